@@ -1,0 +1,7 @@
+//! popgate
+
+pub mod gateway;
+pub mod mail;
+pub mod net;
+pub mod pop3;
+pub mod upstream;

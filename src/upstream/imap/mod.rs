@@ -1,0 +1,1 @@
+//! IMAP mailboxes (RFC 3501).
