@@ -1,0 +1,6 @@
+//! The integration tests: one binary, many files. `README.md` beside this file says how to write and how to run them.
+
+#![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
+#![allow(unreachable_pub, reason = "a test binary exports nothing")]
+
+mod support;
