@@ -1,4 +1,9 @@
-//! What the tests share: dialogues to read and a server to talk to.
+//! What the tests share: dialogues to read, servers to talk to, and the programs they start.
 
+pub(crate) mod dovecot;
+pub(crate) mod imap;
+pub(crate) mod pop3;
+pub(crate) mod process;
+pub(crate) mod row;
 #[allow(dead_code, unused_imports, reason = "examples and measurements use the rest")]
 pub(crate) mod script;

@@ -1,0 +1,59 @@
+//! Programs that tests start: finding them, waiting until they listen, ending them. By process id, and only children of
+//! this process: a child that was not waited for keeps its id, so no other process can be hit.
+
+use std::{
+    env,
+    net::TcpStream,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long a program may take to start or to end; generous, because it bounds a failure and no measurement.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where a program is. The directories of system programs are looked into as well: they are not in everybody's PATH.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let directories = env::split_paths(&path).chain(["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from));
+    directories.map(|directory| directory.join(program)).find(|path| path.is_file())
+}
+
+/// Waits until something listens on this port of 127.0.0.1. False if `child` ends first.
+pub(crate) fn listens(child: &mut Child, port: u16) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline && child.try_wait().unwrap().is_none() {
+        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            return true;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    false
+}
+
+/// Asks a child to end (SIGTERM) and waits until it has; kills it if it does not.
+pub(crate) fn end(child: &mut Child) -> ExitStatus {
+    if let Some(status) = child.try_wait().unwrap() {
+        return status;
+    }
+    signal(child, "TERM");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            return child.wait().unwrap();
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Sends a signal by name to a child that was not yet waited for.
+pub(crate) fn signal(child: &Child, name: &str) {
+    // The standard library has no signals but KILL, and `kill` is a command of every POSIX shell.
+    let status = Command::new("sh").args(["-c", "kill -s \"$1\" \"$2\"", "sh", name, &child.id().to_string()]).status();
+    assert!(status.unwrap().success(), "kill -s {name} {}", child.id());
+}
