@@ -68,3 +68,30 @@ impl Listing {
 
 /// Enough for a packet or a TLS record.
 const BLOCK: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::{Deletion, Message, Snapshot, Uid};
+
+    #[test]
+    fn a_long_listing_comes_in_blocks_of_whole_lines() {
+        let messages = (1..=100_000).map(|uid| Message { uid: Uid::new(uid).unwrap(), octets: u64::from(uid) });
+        let snapshot = Snapshot::new(UidValidity::new(1), Deletion::Allowed, messages);
+        let mut listing = Listing::sizes(&Maildrop::new(Arc::new(snapshot)));
+        let (mut all, mut block) = (Vec::new(), Vec::new());
+        loop {
+            let more = listing.fill(&mut block);
+            assert!(block.ends_with(b"\r\n") && block.len() < BLOCK + 64);
+            all.append(&mut block);
+            if !more {
+                break;
+            }
+        }
+        assert!(!listing.fill(&mut all));
+        let mut expected = String::from("+OK 100000 messages (5000050000 octets)\r\n");
+        (1..=100_000).for_each(|n| expected.push_str(&format!("{n} {n}\r\n")));
+        expected.push_str(".\r\n");
+        assert!(all == expected.as_bytes());
+    }
+}

@@ -1,12 +1,13 @@
 //! The POP3 side as pure functions (RFC 1939, 2449, 2595, 3206, 5034): octets in, bounded lines, commands, and out what
 //! to answer or to have done. No I/O, no clock, no randomness, and nothing of the protocol behind it.
 
-pub mod authorization;
+mod authorization;
+mod bearer;
 mod capa;
 pub mod command;
 mod digits;
 pub mod line;
-pub mod listing;
+mod listing;
 mod maildrop;
 mod marks;
 pub mod reply;
@@ -14,5 +15,6 @@ mod sasl;
 pub mod session;
 pub mod stuff;
 pub mod top;
-pub mod transaction;
+mod transaction;
 pub mod unique_id;
+mod update;

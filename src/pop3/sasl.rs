@@ -1,11 +1,15 @@
 //! The server's half of four SASL mechanisms (RFC 4422): PLAIN (RFC 4616), LOGIN (draft-murchison-sasl-login), XOAUTH2
-//! (Google's and Microsoft's) and OAUTHBEARER (RFC 7628). It ends in credentials; nothing is verified here.
+//! (Google's and Microsoft's) and OAUTHBEARER (RFC 7628). It ends in credentials; nothing is verified here, and what the
+//! last two look like is in [`bearer`].
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
-use super::reply::{Code, Reply};
-use crate::mail::{Credentials, Proof, Secret, TokenMechanism};
+use super::{
+    bearer,
+    reply::{Code, Reply},
+};
+use crate::mail::{Credentials, Proof, Secret};
 
 /// A mechanism on offer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,8 +65,8 @@ impl Mechanism {
                 });
             }
             Self::Plain => plain(response),
-            Self::XOAuth2 => xoauth2(response),
-            Self::OAuthBearer => oauthbearer(response),
+            Self::XOAuth2 => bearer::xoauth2(response),
+            Self::OAuthBearer => bearer::oauthbearer(response),
         };
         credentials.map_or_else(Step::Failed, Step::Done)
     }
@@ -165,66 +169,6 @@ fn plain(response: &[u8]) -> Result<Credentials, Failure> {
     Ok(Credentials { user: user_name(user)?, proof: Proof::Password(password) })
 }
 
-/// `user=… ^A auth=Bearer … ^A ^A`.
-fn xoauth2(response: &[u8]) -> Result<Credentials, Failure> {
-    let fields = response.strip_suffix(b"\x01\x01").and_then(|fields| fields.strip_prefix(b"user="));
-    let fields = fields.ok_or(Failure::Malformed)?;
-    let end = fields.iter().position(|octet| *octet == SEPARATOR).ok_or(Failure::Malformed)?;
-    let token = fields[end + 1..].strip_prefix(b"auth=").ok_or(Failure::Malformed)?;
-    let proof = Proof::Token { token: bearer(token)?, mechanism: TokenMechanism::XOAuth2 };
-    Ok(Credentials { user: user_name(&fields[..end])?, proof })
-}
-
-/// `n,a=user, ^A key=value ^A … ^A`, one of the keys being `auth`. The user may be left out in RFC 7628; not here, since
-/// a mailbox belongs to somebody.
-fn oauthbearer(response: &[u8]) -> Result<Credentials, Failure> {
-    let fields = response.strip_suffix(b"\x01\x01").ok_or(Failure::Malformed)?;
-    let mut fields = fields.split(|octet| *octet == SEPARATOR);
-    let header = fields.next().and_then(|header| header.strip_suffix(b",")).ok_or(Failure::Malformed)?;
-    // `y`: the client could bind to the channel and takes us for unable, which is true.
-    let user = header.strip_prefix(b"n,a=").or_else(|| header.strip_prefix(b"y,a=")).ok_or(Failure::Malformed)?;
-    let mut token = None;
-    for field in fields {
-        let at = field.iter().position(|octet| *octet == b'=').ok_or(Failure::Malformed)?;
-        if field[..at].eq_ignore_ascii_case(b"auth") && token.replace(bearer(&field[at + 1..])?).is_some() {
-            return Err(Failure::Malformed);
-        }
-    }
-    let token = token.ok_or(Failure::Malformed)?;
-    let proof = Proof::Token { token, mechanism: TokenMechanism::OAuthBearer };
-    Ok(Credentials { user: user_name(&saslname(user)?)?, proof })
-}
-
-/// `Bearer` and a token (RFC 6750 §2.1), of which only what could break out of it is refused.
-fn bearer(value: &[u8]) -> Result<Secret<String>, Failure> {
-    let (scheme, token) = value.split_at_checked(BEARER.len()).ok_or(Failure::Malformed)?;
-    let token = std::str::from_utf8(token).map_err(|_| Failure::Malformed)?;
-    if !scheme.eq_ignore_ascii_case(BEARER) || token.is_empty() || !token.bytes().all(|octet| octet.is_ascii_graphic())
-    {
-        return Err(Failure::Malformed);
-    }
-    Ok(Secret::new(token.to_owned()))
-}
-
-/// Undoes `=2C` and `=3D` (RFC 5801 §4); a bare comma or equals sign has no place in a name.
-fn saslname(mut name: &[u8]) -> Result<Vec<u8>, Failure> {
-    let mut plain = Vec::with_capacity(name.len());
-    while let Some((&octet, rest)) = name.split_first() {
-        (plain, name) = match (octet, rest) {
-            (b'=', [b'2', b'C', rest @ ..]) => (with(plain, b','), rest),
-            (b'=', [b'3', b'D', rest @ ..]) => (with(plain, b'='), rest),
-            (b'=' | b',', _) => return Err(Failure::Malformed),
-            _ => (with(plain, octet), rest),
-        };
-    }
-    Ok(plain)
-}
-
-fn with(mut octets: Vec<u8>, octet: u8) -> Vec<u8> {
-    octets.push(octet);
-    octets
-}
-
 /// Base64 without any licence (RFC 4648 §3.5), into memory that is overwritten afterwards.
 fn decode(line: &[u8]) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let mut octets = Zeroizing::new(vec![0; line.len().div_ceil(4) * 3]);
@@ -232,11 +176,6 @@ fn decode(line: &[u8]) -> Result<Zeroizing<Vec<u8>>, Failure> {
     octets.truncate(length);
     Ok(octets)
 }
-
-/// What stands between the fields of the two OAuth2 mechanisms.
-const SEPARATOR: u8 = 1;
-
-const BEARER: &[u8] = b"Bearer ";
 
 #[cfg(test)]
 mod tests {

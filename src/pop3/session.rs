@@ -1,12 +1,11 @@
-//! What the states of a session have in common: the settings, the channel, and how many bad commands are borne with. The
-//! states themselves are [`authorization`](super::authorization) and [`transaction`](super::transaction); UPDATE is what
-//! follows [`During::Update`].
+//! A session: its states, AUTHORIZATION and TRANSACTION, and what they have in common, which are the settings, the channel,
+//! and how many bad commands are borne with. [`During::Update`] leads to UPDATE, and nothing leads back.
 
 pub use super::{
     authorization::{Authorization, Before, Opening, Securing},
-    line::{Expects, Input},
     listing::Listing,
-    transaction::{During, Leaving, Sending, Transaction, Wanted},
+    transaction::{During, Sending, Transaction, Wanted},
+    update::Leaving,
 };
 use super::{reply::Reply, unique_id::Template};
 
@@ -46,54 +45,36 @@ impl Channel {
 
 /// How many bad commands in a row are borne with: a peer that speaks nonsense is no POP3 client.
 pub(super) struct Patience {
-    left: u16,
-    all: u16,
-    forgiven: u16,
+    left: u8,
+    all: u8,
 }
 
 impl Patience {
     /// For AUTHORIZATION.
     pub(super) const fn before_login() -> Self {
-        Self::new(BAD_BEFORE_LOGIN)
+        Self { left: BAD_BEFORE_LOGIN, all: BAD_BEFORE_LOGIN }
     }
 
     /// For TRANSACTION, where a client has shown that it is one, and where an odd one would lose its deletions.
     pub(super) const fn after_login() -> Self {
-        Self::new(BAD_AFTER_LOGIN)
-    }
-
-    const fn new(all: u16) -> Self {
-        Self { left: all, all, forgiven: 0 }
+        Self { left: BAD_AFTER_LOGIN, all: BAD_AFTER_LOGIN }
     }
 
     /// A bad command came. `false`: it was one too many.
     #[must_use]
     pub(super) const fn bear(&mut self) -> bool {
-        if self.forgiven > 0 {
-            self.forgiven -= 1;
-            return true;
-        }
-        self.left -= 1;
+        self.left = self.left.saturating_sub(1);
         self.left > 0
     }
 
     /// A good command came.
     pub(super) const fn restore(&mut self) {
-        *self = Self::new(self.all);
-    }
-
-    /// A log-in failed. What was sent ahead in the hope of a better end is not the client's fault, and one cannot see
-    /// where it ends.
-    pub(super) const fn forgive(&mut self) {
-        *self = Self { forgiven: SENT_AHEAD, ..Self::new(self.all) };
+        self.left = self.all;
     }
 }
 
 /// Real clients make one or two mistakes while they find out what a server can do.
-const BAD_BEFORE_LOGIN: u16 = 10;
+const BAD_BEFORE_LOGIN: u8 = 10;
 
 /// Dovecot's number.
-const BAD_AFTER_LOGIN: u16 = 20;
-
-/// More commands than any known client sends ahead (mpop: 100), fewer than would be fun to send for nothing.
-const SENT_AHEAD: u16 = 1000;
+const BAD_AFTER_LOGIN: u8 = 20;

@@ -11,6 +11,7 @@ use super::{
     maildrop::Maildrop,
     reply::{Code, Reply},
     session::{Channel, Patience, Settings},
+    update::Leaving,
 };
 use crate::mail::{Changes, Snapshot, Uid};
 
@@ -104,11 +105,8 @@ impl Transaction {
                 self.summary()
             }
             Command::Quit => {
-                let changes = self.maildrop.changes(self.settings.seen);
-                return During::Update(
-                    Leaving { marked: self.maildrop.marked(), left: self.maildrop.count() },
-                    changes,
-                );
+                let leaving = Leaving::new(self.maildrop.marked(), self.maildrop.count());
+                return During::Update(leaving, self.maildrop.changes(self.settings.seen));
             }
             Command::Stls | Command::User(_) | Command::Pass(_) | Command::Mechanisms | Command::Auth { .. } => {
                 return self.bad(Reply::wrong_state());
@@ -197,9 +195,10 @@ impl Sending {
         if self.top { Reply::ok("top of message follows") } else { Reply::ok(format_args!("{octets} octets")) }
     }
 
-    /// What was asked for has been sent, the dot included. `whole`: that was all of the message.
+    /// What was asked for has been sent, the dot included. `whole`: that was all of the message, as it always is with RETR.
+    /// A part of it makes up for no failure.
     pub fn sent(mut self, whole: bool) -> Transaction {
-        if whole {
+        if whole || !self.top {
             self.session.maildrop.sent(self.number, !self.top);
         }
         self.session
@@ -227,25 +226,230 @@ fn removed(number: Number) -> Reply {
     Reply::err(format_args!("message {number} has been removed by another client"))
 }
 
-/// A session in the UPDATE state (RFC 1939 §6). `+OK` is said only when the outcome is known to be good.
-pub struct Leaving {
-    marked: usize,
-    left: usize,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::{Deletion, Message, Secret, UidValidity};
 
-impl Leaving {
-    /// Everything was done, or there was nothing to do.
-    pub fn done(&self) -> Reply {
-        Reply::ok(format_args!("POP3 server signing off ({} messages left)", self.left))
+    const TLS: Channel = Channel { encrypted: true, stls: true, login: true };
+
+    /// Three messages with the UIDs 5, 7 and 9.
+    fn session(deletion: Deletion, uid_validity: Option<UidValidity>) -> Transaction {
+        let messages = [(5, 120), (7, 200), (9, 300)];
+        let messages = messages.map(|(uid, octets)| Message { uid: Uid::new(uid).unwrap(), octets });
+        let snapshot = Arc::new(Snapshot::new(uid_validity, deletion, messages));
+        let settings = Settings { unique_ids: "dovecot".parse().unwrap(), seen: true };
+        let (session, reply) = Transaction::new(Arc::new(settings), TLS, snapshot);
+        assert_eq!(reply.octets(), b"+OK maildrop has 3 messages (620 octets)\r\n");
+        session
     }
 
-    /// So many messages may still be there.
-    pub fn partly(&self, code: Code, left: usize) -> Reply {
-        Reply::coded(code, format_args!("some deleted messages not removed ({left} of {})", self.marked))
+    /// What a client sees, line for line. After `=>` stands what becomes of a message: `gone`, `failed`, or else it is
+    /// sent. QUIT is shown with the UIDs to delete and to flag.
+    fn dialogue(mut session: Transaction, lines: &[&str]) -> Vec<String> {
+        let mut seen = Vec::new();
+        let mut say = |octets: &[u8]| {
+            let reply = std::str::from_utf8(octets).unwrap();
+            seen.push(reply.strip_suffix("\r\n").unwrap().replace("\r\n", "|"));
+        };
+        for line in lines {
+            let (line, fate) = line.split_once(" => ").unwrap_or((line, "sent"));
+            let mut after = session.line(Input::Line(Secret::new(line.as_bytes().to_vec())));
+            if let During::Send(sending, wanted) = after {
+                after = match fate {
+                    "gone" => sending.gone(),
+                    "failed" => sending.failed(Reply::message_unavailable()),
+                    _ => {
+                        let header = sending.header(wanted.octets + 1);
+                        During::Reply(sending.sent(wanted.body_lines.is_none_or(|lines| lines > 1000)), header)
+                    }
+                };
+            }
+            session = match after {
+                During::Reply(session, reply) => {
+                    say(reply.octets());
+                    session
+                }
+                During::List(session, mut listing) => {
+                    let mut out = Vec::new();
+                    assert!(!listing.fill(&mut out));
+                    say(&out);
+                    session
+                }
+                During::Update(leaving, Changes { delete, seen }) => {
+                    let uids = |uids: Vec<Uid>| uids.into_iter().map(Uid::value).collect::<Vec<_>>();
+                    say(leaving.done().octets());
+                    say(format!("delete {:?} seen {:?}\r\n", uids(delete), uids(seen)).as_bytes());
+                    break;
+                }
+                During::Close(reply) => {
+                    say(reply.map(|reply| reply.octets().to_vec()).unwrap_or_default().as_slice());
+                    say(b"!close\r\n");
+                    break;
+                }
+                During::Send(..) => panic!("{line}"),
+            };
+        }
+        seen
     }
 
-    /// The mailbox is not the one that was listed, so nothing was touched.
-    pub fn changed(&self) -> Reply {
-        Reply::coded(Code::SysTemp, "maildrop changed, nothing deleted")
+    /// The dialogue in a maildrop with nothing unusual about it.
+    fn usual(lines: &[&str]) -> Vec<String> {
+        dialogue(session(Deletion::Allowed, UidValidity::new(100)), lines)
+    }
+
+    const NO_SUCH: &str = "-ERR no such message, only 3 messages in maildrop";
+    const UNAVAILABLE: &str = "-ERR [SYS/TEMP] message unavailable, try again later";
+    const REMOVED: &str = "-ERR message 2 has been removed by another client";
+
+    #[test]
+    fn listings() {
+        let cases: [(&str, &str); 14] = [
+            ("sTaT", "+OK 3 620"),                                       // T007
+            ("LIST", "+OK 3 messages (620 octets)|1 120|2 200|3 300|."), // T100
+            ("LIST 002", "+OK 2 200"),                                   // T011
+            ("LIST 0", NO_SUCH),                                         // T012
+            ("LIST 4", NO_SUCH),
+            ("LIST 99999999999999999999", NO_SUCH),
+            ("LIST x", "-ERR invalid message number"),
+            // T133
+            ("UIDL", "+OK unique-id listing follows|1 0000000500000064|2 0000000700000064|3 0000000900000064|."),
+            ("UIDL 2", "+OK 2 0000000700000064"),
+            ("UIDL 4", NO_SUCH),
+            ("NOOP", "+OK nothing done"),                     // T204
+            ("STAT x", "-ERR unexpected argument"),           // T009
+            ("LAST", "-ERR unknown command"),                 // T205
+            ("STLS", "-ERR command not valid in this state"), // T035, T053
+        ];
+        for (line, expected) in cases {
+            assert_eq!(usual(&[line]), [expected], "{line}");
+        }
+        // UIDs that do not outlive the session.
+        let unsteady = || session(Deletion::Allowed, None);
+        let no = "-ERR [SYS/PERM] this maildrop has no lasting unique ids";
+        assert_eq!(dialogue(unsteady(), &["UIDL", "UIDL 1", "LIST 1"]), [no, no, "+OK 1 120"]);
+    }
+
+    #[test]
+    fn deleted_messages_leave_a_gap() {
+        let gone = "-ERR message 2 already deleted";
+        assert_eq!(
+            // T130, T131, T200
+            usual(&[
+                "DELE 2", "STAT", "LIST", "UIDL", "LIST 2", "UIDL 2", "RETR 2", "TOP 2 0", "DELE 2", "DELE 4", "QUIT"
+            ]),
+            [
+                "+OK message 2 deleted",
+                "+OK 2 420",
+                "+OK 2 messages (420 octets)|1 120|3 300|.",
+                "+OK unique-id listing follows|1 0000000500000064|3 0000000900000064|.",
+                gone,
+                gone,
+                gone,
+                gone,
+                gone,
+                NO_SUCH,
+                "+OK POP3 server signing off (2 messages left)",
+                "delete [7] seen []",
+            ]
+        );
+        assert_eq!(
+            // T132, F-29; RSET forgets what was retrieved, too (T238).
+            usual(&["DELE 1", "RETR 2", "RSET", "STAT", "QUIT now", "QUIT"])[2..],
+            [
+                "+OK maildrop has 3 messages (620 octets)",
+                "+OK 3 620",
+                "-ERR unexpected argument",
+                "+OK POP3 server signing off (3 messages left)",
+                "delete [] seen []",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_not_promised() {
+        // T124, F-28
+        let cases = [
+            (Deletion::ReadOnly, "-ERR [SYS/PERM] maildrop is read-only"),
+            (Deletion::Unsupported, "-ERR [SYS/PERM] this maildrop offers no safe way to delete messages"),
+        ];
+        for (deletion, refusal) in cases {
+            let seen = dialogue(session(deletion, UidValidity::new(100)), &["DELE 1", "DELE 4", "STAT", "QUIT"]);
+            assert_eq!(seen[..3], [refusal, NO_SUCH, "+OK 3 620"]);
+            assert_eq!(seen[4], "delete [] seen []");
+        }
+    }
+
+    #[test]
+    fn messages() {
+        let undelivered = "-ERR [SYS/TEMP] message 2 was not delivered, not deleting";
+        let (octets, top, deleted) = ("+OK 201 octets", "+OK top of message follows", "+OK message 2 deleted");
+        let cases: [(&[&str], &[&str]); 7] = [
+            (&["RETR 4", "TOP 4 1", "RETR 0"], &[NO_SUCH; 3]), // T184
+            // T238: retrieved and kept; TOP does not count, whole or not (F-30).
+            (
+                &["RETR 2", "RETR 1", "DELE 1", "TOP 3 9999", "QUIT"],
+                &[
+                    octets,
+                    "+OK 121 octets",
+                    "+OK message 1 deleted",
+                    top,
+                    "+OK POP3 server signing off (2 messages left)",
+                    "delete [5] seen [7]",
+                ],
+            ),
+            (&["RETR 2 => failed", "DELE 2", "RETR 2", "DELE 2"], &[UNAVAILABLE, undelivered, octets, deleted]), // T202
+            (&["TOP 2 0 => failed", "TOP 2 0", "DELE 2"], &[UNAVAILABLE, top, undelivered]),
+            (&["TOP 2 0 => failed", "TOP 2 9999", "DELE 2"], &[UNAVAILABLE, top, deleted]),
+            (
+                &["RETR 2 => failed", "RSET", "DELE 2"],
+                &[UNAVAILABLE, "+OK maildrop has 3 messages (620 octets)", undelivered],
+            ),
+            // A ghost stays listed, and may be deleted; there is nothing to delete it from (E.3).
+            (
+                &["RETR 2 => failed", "RETR 2 => gone", "RETR 2", "TOP 2 0", "LIST 2", "DELE 2", "QUIT"],
+                &[
+                    UNAVAILABLE,
+                    REMOVED,
+                    REMOVED,
+                    REMOVED,
+                    "+OK 2 200",
+                    deleted,
+                    "+OK POP3 server signing off (2 messages left)",
+                    "delete [] seen []",
+                ],
+            ),
+        ];
+        for (lines, expected) in cases {
+            assert_eq!(usual(lines), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn too_many_bad_commands_end_the_session_without_changes() {
+        // T020, F-06
+        let closed = |seen: &[String]| seen.ends_with(&["-ERR too many bad commands".into(), "!close".into()]);
+        let seen = usual(&[["DELE 1"].as_slice(), &["unkn"; 30]].concat());
+        assert_eq!(seen.len(), 22);
+        assert!(closed(&seen));
+        // To be told no is not to be at fault; to ask again and again for what is gone is.
+        assert!(!closed(&usual(&["RETR 4"; 50])));
+        assert!(closed(&usual(&["RETR 2 => gone"; 50])));
+        assert!(!closed(&usual(&[["unkn"; 19].as_slice(), &["NOOP"], &["unkn"; 19]].concat())));
+    }
+
+    #[test]
+    fn what_was_retrieved_is_known_without_quit() {
+        let mut session = session(Deletion::Allowed, UidValidity::new(100));
+        for line in ["RETR 3", "RETR 1", "DELE 1"] {
+            session = match session.line(Input::Line(Secret::new(line.as_bytes().to_vec()))) {
+                During::Send(sending, _) => sending.sent(true),
+                During::Reply(session, _) => session,
+                _ => panic!("{line}"),
+            };
+        }
+        assert_eq!(session.retrieved().into_iter().map(Uid::value).collect::<Vec<_>>(), [5, 9]);
+        session.settings = Arc::new(Settings { seen: false, ..(*session.settings).clone() });
+        assert!(session.retrieved().is_empty());
     }
 }
