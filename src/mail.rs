@@ -197,7 +197,7 @@ impl Snapshot {
     pub fn message(&self, index: usize) -> Option<Message> {
         let uid = *self.uids.get(index)?;
         let octets = match self.octets.get(index) {
-            Some(&u32::MAX) => self.large.get(&uid).copied().unwrap_or(u64::from(u32::MAX)),
+            Some(&u32::MAX) => self.large.get(&uid).copied().unwrap_or_else(|| u64::from(u32::MAX)),
             Some(&octets) => u64::from(octets),
             None => return None,
         };

@@ -4,6 +4,9 @@ use std::{fmt, future::Future, io, pin::Pin};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub mod tcp;
+pub mod tls;
+
 /// A two-way line of octets.
 pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug {
     /// Breaks the line so that the peer cannot take it for an orderly end: no `close_notify`, and a reset where TCP can
