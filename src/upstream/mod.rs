@@ -27,11 +27,7 @@ pub trait Mailbox: Send + Sized + 'static {
     fn fetch(&mut self, uid: Uid) -> impl Future<Output = Result<Option<Body<'_, Self>>, Fault>> + Send;
 
     /// Begins to read part of a message. The body says how much of it came, see [`Body::extent`].
-    fn peek(
-        &mut self,
-        uid: Uid,
-        window: Window,
-    ) -> impl Future<Output = Result<Option<Body<'_, Self>>, Fault>> + Send;
+    fn peek(&mut self, uid: Uid, window: Window) -> impl Future<Output = Result<Option<Body<'_, Self>>, Fault>> + Send;
 
     /// The next octets of the body that is open; `None` after the last, when the upstream has confirmed that they were
     /// all. For [`Body::next`], which is the way to call it; cancel-safe.

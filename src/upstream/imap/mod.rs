@@ -1,1 +1,161 @@
-//! IMAP mailboxes (RFC 3501).
+//! IMAP mailboxes (RFC 3501). async-imap makes tags, writes commands and decodes responses; the `tap` below it carries the
+//! octets, and the loop above it, in `conn`, decides what succeeded. Nothing outside this room sees a type of async-imap.
+//!
+//! ```text
+//!  mailbox   one maildrop: a line when it needs one, and what may be asked of it
+//!     │      login · listing · settle: the three dialogues that are longer than a command
+//!   conn     one line: commands out, outcomes in
+//!     │      async_imap::Session
+//!    tap     octets: bounded, vetted, sorted
+//! ```
+
+use std::{future::Future, net::IpAddr, sync::Arc, sync::atomic::AtomicBool, time::Duration};
+
+use tokio::time::sleep;
+use tracing::info;
+
+pub use self::mailbox::ImapMailbox;
+use self::{
+    fault::{Phase, Trouble},
+    listing::Listing,
+};
+use crate::{
+    mail::{Credentials, Snapshot},
+    net::{Dial, Endpoint, tls::Connector},
+    upstream::{Fault, Upstream},
+};
+
+mod capability;
+mod conn;
+mod dial;
+mod fault;
+mod listing;
+mod login;
+mod mailbox;
+mod name;
+mod sets;
+mod settle;
+mod tap;
+
+/// An IMAP server.
+#[derive(Clone)]
+pub struct Imap(Arc<Server>);
+
+/// What all mailboxes of one server share.
+struct Server {
+    settings: Settings,
+    dial: Arc<dyn Dial>,
+    tls: Connector,
+    /// The server offers UIDPLUS but refused UID EXPUNGE (Proton Bridge did).
+    expunge_refused: AtomicBool,
+}
+
+/// Which server, which mailbox, and what to do with deleted messages.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// How the line is secured.
+    pub security: Security,
+    /// Where the server is; the host is also the name that its certificate must bear.
+    pub endpoint: Endpoint,
+    /// The mailbox that is the maildrop.
+    pub mailbox: String,
+    /// What QUIT does with deleted messages. `None`: expunge, but on Gmail move to the trash, because what becomes of
+    /// an expunged message there depends on the user's settings.
+    pub on_delete: Option<OnDelete>,
+    /// Whether messages that somebody else flagged `\Deleted` are shown.
+    pub deleted: Deleted,
+}
+
+/// How the line to the server is secured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Security {
+    /// TLS from the first octet (RFC 8314).
+    Implicit,
+    /// STARTTLS, required.
+    StartTls,
+    /// Not at all.
+    Plain,
+}
+
+/// What QUIT does with deleted messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnDelete {
+    /// They are removed.
+    Expunge,
+    /// Nothing: they are gone for this session only.
+    Ignore,
+}
+
+/// Whether messages that somebody else flagged `\Deleted` are shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Deleted {
+    /// They are, as Dovecot does.
+    Show,
+    /// They are not, as UW and Cyrus can do.
+    Hide,
+    /// Only those are hidden that popgate itself flagged.
+    Own,
+}
+
+impl Imap {
+    /// A server that is reached through `dial`, and through `tls` where the settings ask for it.
+    pub fn new(settings: Settings, dial: Arc<dyn Dial>, tls: Connector) -> Self {
+        Self(Arc::new(Server { settings, dial, tls, expunge_refused: AtomicBool::new(false) }))
+    }
+}
+
+impl Upstream for Imap {
+    type Mailbox = ImapMailbox;
+
+    fn open(&self, who: &Arc<Credentials>) -> impl Future<Output = Result<(ImapMailbox, Arc<Snapshot>), Fault>> + Send {
+        let (server, who) = (self.0.clone(), who.clone());
+        async move {
+            let Listing { conn, snapshot, ground } = open(&server, &who).await?;
+            let snapshot = Arc::new(snapshot);
+            Ok((ImapMailbox::new(server, who, conn, snapshot.clone(), ground), snapshot))
+        }
+    }
+}
+
+impl Server {
+    /// Whether what the server says is its own: nobody on the way can have written it.
+    fn trusted(&self) -> bool {
+        let host = self.settings.endpoint.host.as_str();
+        let loopback = host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+        self.settings.security != Security::Plain || loopback
+    }
+}
+
+/// Logs in and lists. Some troubles pass by themselves at once; then it is done again, once.
+async fn open(server: &Server, who: &Credentials) -> Result<Listing, Fault> {
+    let mut again = true;
+    loop {
+        let conn = login::login(server, who).await?;
+        match listing::open(server, conn).await {
+            Ok(listing) => return Ok(listing),
+            Err(trouble) => match pause(&trouble).filter(|_| again) {
+                None => return Err(trouble.into_fault(Phase::Open, server.trusted())),
+                Some(pause) => {
+                    info!(%trouble, ?pause, "the mailbox could not be opened, trying once more");
+                    again = false;
+                    sleep(pause).await;
+                }
+            },
+        }
+    }
+}
+
+/// How long to wait before a second try; `None` where none would help.
+fn pause(trouble: &Trouble) -> Option<Duration> {
+    let (Trouble::No(outcome) | Trouble::Bad(outcome)) = trouble else { return None };
+    // Microsoft 365, now and then, right after a good log-in; another line is in order.
+    if outcome.text.contains("authenticated but not connected") {
+        return Some(Duration::ZERO);
+    }
+    let (_, backoff) = outcome.text.split_once("Suggested Backoff Time:")?;
+    let milliseconds = backoff.split_ascii_whitespace().next()?.parse().ok()?;
+    Some(Duration::from_millis(milliseconds).min(LONGEST_PAUSE))
+}
+
+/// Clients give up a log-in after half a minute or more.
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);

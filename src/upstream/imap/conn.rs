@@ -1,0 +1,427 @@
+//! One logged-in line to the server: commands out, outcomes in.
+//!
+//! Every command goes through [`Conn::send`] and is open until [`Conn::finish`] has its tagged reply; nothing but a tagged
+//! OK is a success. Any surprise breaks the line for good: a broken line is never used again.
+
+use std::{
+    collections::VecDeque,
+    future::{Future, poll_fn},
+    io,
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
+
+use async_imap::{
+    Session,
+    error::Error,
+    imap_proto::{MailboxDatum, RequestId, Response, ResponseCode, Status},
+};
+use futures_util::FutureExt;
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    capability::Capabilities,
+    fault::{Outcome, Trouble},
+    tap::{Aside, BodyItem, Malformed, Opened, Tap},
+};
+use crate::mail::Uid;
+
+/// A line to the server, logged in.
+pub(super) struct Conn {
+    session: Session<Tap>,
+    /// What the server can do for this user.
+    pub(super) capabilities: Capabilities,
+    /// What the server says of the selected mailbox.
+    pub(super) view: View,
+    open: VecDeque<Tag>,
+    finished: Vec<(Tag, Result<Outcome, Trouble>)>,
+    broken: bool,
+    asked: Instant,
+}
+
+/// Names a command that has been sent.
+pub(super) type Tag = RequestId;
+
+/// The selected mailbox, as the server's untagged responses describe it.
+#[derive(Debug, Default)]
+pub(super) struct View {
+    /// How many messages there are now: the latest EXISTS, less what was expunged since.
+    pub(super) exists: Option<u32>,
+    /// How many messages were expunged since the mailbox was selected.
+    pub(super) expunged: u32,
+    /// UIDVALIDITY as the wire has it; 0 is no valid one.
+    pub(super) uid_validity: Option<u32>,
+    /// UIDNEXT.
+    pub(super) uid_next: Option<u32>,
+    /// PERMANENTFLAGS, if the server lists them.
+    pub(super) permanent_flags: Option<Vec<String>>,
+    /// The server took back the right to write.
+    pub(super) read_only: bool,
+    /// The UIDs do not outlive the session (RFC 4315).
+    pub(super) uid_not_sticky: bool,
+    /// The mailbox is not what it was when it was listed.
+    pub(super) changed: Option<&'static str>,
+    /// The lowest UID that a limited command dealt with (RFC 9738).
+    pub(super) message_limit: Option<u32>,
+}
+
+/// What answers the demand for a body.
+pub(super) enum Answer {
+    /// Octets that wait on the line; the command stays open until [`Conn::end_body`].
+    Stream(Tag, Opened),
+    /// Octets that came within the response, and their offset; the command is done.
+    Held(Option<u64>, Vec<u8>),
+    /// `NIL`, and a tagged OK.
+    Nil,
+    /// No body at all, and a tagged OK.
+    Absent,
+}
+
+enum Heard {
+    Reply(Tag, Result<Outcome, Trouble>),
+    Untagged,
+    Body(Opened),
+}
+
+impl Conn {
+    pub(super) fn new(session: Session<Tap>, capabilities: Capabilities) -> Self {
+        Self {
+            session,
+            capabilities,
+            view: View::default(),
+            open: VecDeque::new(),
+            finished: Vec::new(),
+            broken: false,
+            asked: Instant::now(),
+        }
+    }
+
+    /// What the tap keeps aside.
+    pub(super) fn aside(&mut self) -> &mut Aside {
+        &mut self.session.as_mut().aside
+    }
+
+    /// Sends a command. It is written whole; the reply is fetched by [`finish`](Self::finish).
+    pub(super) fn send(&mut self, command: &str) -> Result<Tag, Trouble> {
+        if self.broken {
+            return Err(Trouble::Lost);
+        }
+        self.session.as_mut().begin();
+        self.asked = Instant::now();
+        // The tap takes what is written at once, so this future is ready at its first poll.
+        match self.session.run_command(command).now_or_never() {
+            Some(Ok(tag)) => {
+                self.open.push_back(tag.clone());
+                Ok(tag)
+            }
+            _ => {
+                self.broken = true;
+                Err(Trouble::Lost)
+            }
+        }
+    }
+
+    /// Waits for the tagged reply to an open command: its OK, or why not.
+    pub(super) async fn finish(&mut self, tag: &Tag) -> Result<Outcome, Trouble> {
+        loop {
+            if let Some(at) = self.finished.iter().position(|(finished, _)| finished == tag) {
+                return self.finished.swap_remove(at).1;
+            }
+            match self.hear(COMMAND, "a command was open").await? {
+                Heard::Reply(tag, outcome) => self.finished.push((tag, outcome)),
+                Heard::Untagged => {}
+                Heard::Body(_) => self.drain().await?,
+            }
+        }
+    }
+
+    /// Sends a command and waits for its tagged reply.
+    pub(super) async fn run(&mut self, command: &str) -> Result<Outcome, Trouble> {
+        let tag = self.send(command)?;
+        self.finish(&tag).await
+    }
+
+    /// Reads what is still open to its end, so that the next command stands alone on the line.
+    pub(super) async fn quiesce(&mut self) -> Result<(), Trouble> {
+        self.drain().await?;
+        while let Some(tag) = self.open.front().cloned() {
+            // A refusal of something that nobody waits for any more is no trouble; a broken line is.
+            if let (Err(trouble), true) = (self.finish(&tag).await, self.broken) {
+                return Err(trouble);
+            }
+        }
+        self.finished.clear();
+        let aside = self.aside();
+        *aside = Aside { flags: aside.flags.take(), ..Aside::default() };
+        Ok(())
+    }
+
+    /// Reads what is still open, and hears what the server has said meanwhile. Whether the line can be used.
+    pub(super) async fn is_ready(&mut self) -> bool {
+        if self.broken || self.quiesce().await.is_err() {
+            return false;
+        }
+        while let Some(heard) = self.listen().now_or_never() {
+            if !matches!(heard, Ok(Heard::Untagged)) {
+                self.broken = true;
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Sends a FETCH for the body of `uid` and waits until the body begins or the command ends.
+    pub(super) async fn ask_body(&mut self, uid: Uid, command: &str) -> Result<Answer, Trouble> {
+        let tag = self.send(command)?;
+        self.aside().wanted = Some(uid);
+        loop {
+            match self.hear(COMMAND, "a message was asked for").await? {
+                Heard::Body(opened) => return Ok(Answer::Stream(tag, opened)),
+                Heard::Untagged => {}
+                Heard::Reply(replied, outcome) if replied == tag => {
+                    self.aside().wanted = None;
+                    outcome?;
+                    let body = self.aside().body.take().filter(|fetch| fetch.uid == Some(uid.value()));
+                    return Ok(match body.and_then(|fetch| fetch.body) {
+                        Some(BodyItem::Quoted { offset, octets }) => Answer::Held(offset, octets),
+                        Some(BodyItem::Literal { offset, octets: 0 }) => Answer::Held(offset, Vec::new()),
+                        Some(BodyItem::Nil) => Answer::Nil,
+                        Some(BodyItem::Literal { .. }) | None => Answer::Absent,
+                    });
+                }
+                Heard::Reply(tag, outcome) => self.finished.push((tag, outcome)),
+            }
+        }
+    }
+
+    /// Waits for more octets of the body that streams; how many are here, 0 at its end.
+    pub(super) async fn more_body(&mut self) -> Result<usize, Trouble> {
+        let session = &mut self.session;
+        let octets = timeout_at(Instant::now() + COMMAND, poll_fn(|cx| session.as_mut().poll_body(cx)));
+        let trouble = match octets.await {
+            Ok(Ok(octets)) => return Ok(octets),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Trouble::Lost,
+            Ok(Err(error)) => Trouble::Broken(error.kind()),
+            Err(_) => Trouble::Silent("it sent a message"),
+        };
+        self.broken = true;
+        Err(trouble)
+    }
+
+    /// The octets that [`more_body`](Self::more_body) found.
+    pub(super) fn body(&mut self, octets: usize) -> &[u8] {
+        self.session.as_mut().body(octets)
+    }
+
+    /// They have been used.
+    pub(super) fn consume(&mut self, octets: usize) {
+        self.session.as_mut().consume(octets);
+    }
+
+    /// How much of a body that nobody reads lies on the line.
+    pub(super) fn unread(&mut self) -> u64 {
+        self.session.as_mut().remaining()
+    }
+
+    /// All octets of the body have been read: waits for the tagged OK, and for the proof that they were of `uid`.
+    pub(super) async fn end_body(&mut self, tag: &Tag, uid: Uid) -> Result<(), Trouble> {
+        self.finish(tag).await?;
+        match self.aside().body.take() {
+            Some(fetch) if fetch.uid == Some(uid.value()) => Ok(()),
+            _ => {
+                self.broken = true;
+                Err(Malformed("a body without its UID").into())
+            }
+        }
+    }
+
+    /// Passes the time: hears what the server says, and asks for a sign of life now and then. Returns when the line is
+    /// lost. Cancel-safe.
+    pub(super) async fn idle(&mut self) -> Trouble {
+        loop {
+            if self.open.is_empty() {
+                let quiet = self.asked + KEEP_ALIVE;
+                match timeout_at(quiet, self.listen()).await {
+                    Ok(Ok(Heard::Untagged)) => {}
+                    Ok(Ok(Heard::Reply(..) | Heard::Body(_))) => {
+                        return self.fail(Malformed("a reply to no command").into());
+                    }
+                    Ok(Err(trouble)) => return self.fail(trouble),
+                    Err(_) => {
+                        if let Err(trouble) = self.send("NOOP") {
+                            return trouble;
+                        }
+                    }
+                }
+            } else if let Err(trouble) = self.quiesce().await {
+                return trouble;
+            }
+        }
+    }
+
+    /// Says LOGOUT and hangs up without waiting for an answer.
+    pub(super) async fn leave(mut self) {
+        if self.open.is_empty() && self.send("LOGOUT").is_ok() {
+            let session = &mut self.session;
+            // A server that does not read any more is left without a word.
+            let _ = timeout_at(Instant::now() + FAREWELL, poll_fn(|cx| session.as_mut().poll_send(cx))).await;
+            let _ =
+                timeout_at(Instant::now() + FAREWELL, tokio::io::AsyncWriteExt::shutdown(self.session.as_mut())).await;
+        }
+    }
+
+    /// Breaks the line.
+    pub(super) fn abort(mut self) {
+        self.session.as_mut().abort();
+    }
+
+    /// The next thing the server says, as long as it says anything within `patience` of its last octet.
+    async fn hear(&mut self, patience: Duration, what: &'static str) -> Result<Heard, Trouble> {
+        let mut deadline = Instant::now() + patience;
+        loop {
+            match timeout_at(deadline, self.listen()).await {
+                Ok(Ok(heard)) => return Ok(heard),
+                Ok(Err(trouble)) => return Err(self.fail(trouble)),
+                Err(_) => {
+                    let extended = self.session.as_mut().heard() + patience;
+                    if extended <= deadline {
+                        return Err(self.fail(Trouble::Silent(what)));
+                    }
+                    deadline = extended;
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, trouble: Trouble) -> Trouble {
+        self.broken = true;
+        trouble
+    }
+
+    /// Cancel-safe: what has been read stays in async-imap's buffer or in the tap.
+    async fn listen(&mut self) -> Result<Heard, Trouble> {
+        if self.broken {
+            return Err(Trouble::Lost);
+        }
+        let session = &mut self.session;
+        let response = poll_fn(|cx| {
+            let polled = pin!(session.read_response()).poll(cx);
+            match polled {
+                Poll::Ready(response) => Poll::Ready(Ok(response)),
+                // A body in its way is why the line does not go on.
+                Poll::Pending => {
+                    session.as_mut().aside.opened.take().map_or(Poll::Pending, |opened| Poll::Ready(Err(opened)))
+                }
+            }
+        });
+        match response.await {
+            Err(opened) => Ok(Heard::Body(opened)),
+            Ok(Ok(Some(response))) => self.note(response.parsed()),
+            Ok(Ok(None)) => Err(Trouble::Lost),
+            Ok(Err(error)) => Err(trouble(&error)),
+        }
+    }
+
+    fn note(&mut self, response: &Response<'_>) -> Result<Heard, Trouble> {
+        match response {
+            Response::Done { tag, status, outcome } => {
+                let Some(at) = self.open.iter().position(|open| open == tag) else {
+                    return Err(Malformed("a reply to a command that is not open").into());
+                };
+                self.open.remove(at);
+                self.view.note(outcome.code.as_ref(), &Outcome::of(outcome));
+                return Ok(Heard::Reply(tag.clone(), judge(status, Outcome::of(outcome))));
+            }
+            Response::Data { status: Status::Bye, outcome } => return Err(Trouble::Bye(Outcome::of(outcome))),
+            Response::Data { outcome, .. } => self.view.note(outcome.code.as_ref(), &Outcome::of(outcome)),
+            Response::MailboxData(MailboxDatum::Exists(exists)) => self.view.exists = Some(*exists),
+            Response::Expunge(_) => {
+                self.view.exists = self.view.exists.map(|exists| exists.saturating_sub(1));
+                self.view.expunged += 1;
+            }
+            _ => {}
+        }
+        Ok(Heard::Untagged)
+    }
+
+    /// Reads an open body and throws it away.
+    async fn drain(&mut self) -> Result<(), Trouble> {
+        loop {
+            match self.more_body().await? {
+                0 => return Ok(()),
+                octets => self.consume(octets),
+            }
+        }
+    }
+}
+
+impl View {
+    fn note(&mut self, code: Option<&ResponseCode<'_>>, outcome: &Outcome) {
+        match code {
+            Some(ResponseCode::UidValidity(validity)) => {
+                if self.uid_validity.is_some_and(|known| known != *validity) {
+                    self.changed = Some("its UIDVALIDITY is another");
+                }
+                self.uid_validity = Some(*validity);
+            }
+            Some(ResponseCode::UidNext(next)) => self.uid_next = Some(*next),
+            Some(ResponseCode::PermanentFlags(flags)) => {
+                self.permanent_flags = Some(flags.iter().map(ToString::to_string).collect());
+            }
+            Some(ResponseCode::ReadOnly) => self.read_only = true,
+            Some(ResponseCode::UidNotSticky) => self.uid_not_sticky = true,
+            None if outcome.code == "CLOSED" => self.changed = Some("it was closed"),
+            _ => self.message_limit = outcome.message_limit().or(self.message_limit),
+        }
+    }
+
+    /// Whether the mailbox remembers this flag; without a list of such flags all system flags are remembered
+    /// (RFC 3501 §7.1).
+    pub(super) fn keeps(&self, flag: &str) -> bool {
+        match &self.permanent_flags {
+            None => flag.starts_with('\\'),
+            Some(flags) => {
+                flags.iter().any(|known| known.eq_ignore_ascii_case(flag) || known == "\\*" && !flag.starts_with('\\'))
+            }
+        }
+    }
+}
+
+/// What a tagged status means.
+pub(super) fn judge(status: &Status, outcome: Outcome) -> Result<Outcome, Trouble> {
+    match status {
+        Status::Ok => Ok(outcome),
+        Status::No => Err(Trouble::No(outcome)),
+        Status::Bad => Err(Trouble::Bad(outcome)),
+        Status::PreAuth | Status::Bye => Err(Malformed("a tagged line that is no reply").into()),
+    }
+}
+
+/// What an error below async-imap means. Its own parse errors quote what they could not parse, so their text is dropped.
+pub(super) fn trouble(error: &io::Error) -> Trouble {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Malformed>()) {
+        Some(malformed) => (*malformed).into(),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => Trouble::Lost,
+        None if error.kind() == io::ErrorKind::Other => Malformed("a response that cannot be parsed").into(),
+        None => Trouble::Broken(error.kind()),
+    }
+}
+
+/// Likewise for async-imap's own error type.
+pub(super) fn failure(error: &Error) -> Trouble {
+    match error {
+        Error::Io(error) => trouble(error),
+        Error::ConnectionLost => Trouble::Lost,
+        _ => Malformed("a response that cannot be parsed").into(),
+    }
+}
+
+/// So long may a server be silent while a command is open.
+pub(super) const COMMAND: Duration = Duration::from_secs(60);
+
+/// Servers may log out a client that is silent for 30 minutes (RFC 3501 §5.4), routers forget lines much sooner.
+const KEEP_ALIVE: Duration = Duration::from_secs(240);
+
+/// LOGOUT is a courtesy.
+const FAREWELL: Duration = Duration::from_secs(2);

@@ -1,0 +1,343 @@
+//! Selecting the mailbox and listing it: SELECT and the sizes of all messages in one flight, then proof that none is
+//! missing. A listing is complete or it is an error.
+
+use tracing::{error, warn};
+
+use super::{
+    Deleted, OnDelete, Server,
+    conn::{Conn, View},
+    fault::Trouble,
+    name,
+    tap::{Found, Malformed},
+};
+use crate::mail::{Deletion, Message, Snapshot, Uid, UidValidity};
+
+/// A mailbox that has been listed, and the line it is selected on.
+pub(super) struct Listing {
+    pub(super) conn: Conn,
+    pub(super) snapshot: Snapshot,
+    pub(super) ground: Ground,
+}
+
+/// What a session stands on beside the listing: what must not change, and what is possible.
+#[derive(Debug)]
+pub(super) struct Ground {
+    /// UIDVALIDITY as the server gave it.
+    pub(super) uid_validity: Option<UidValidity>,
+    /// UIDNEXT, which never goes back under the same UIDVALIDITY.
+    pub(super) uid_next: Option<u32>,
+    /// Messages that exist but are not shown, ascending. No range may cover them.
+    pub(super) hidden: Vec<Uid>,
+    /// How messages are removed.
+    pub(super) removal: Removal,
+    /// The keyword that hides a message may be set.
+    pub(super) hideable: bool,
+    /// `\Seen` may be set.
+    pub(super) seen: bool,
+}
+
+/// How messages are removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Removal {
+    /// P1: flag and expunge by UID.
+    Expunge,
+    /// P3: move to this mailbox, given as a quoted string.
+    Move(String),
+    /// P3: flag and hide.
+    Hide,
+    /// They are not.
+    Nothing,
+}
+
+/// The keyword that hides a message from POP3 sessions.
+pub(super) const KEYWORD: &str = "$POP3Deleted";
+
+/// Selects and lists the mailbox.
+pub(super) async fn open(server: &Server, mut conn: Conn) -> Result<Listing, Trouble> {
+    let settings = &server.settings;
+    let looks_for_trash = looks_for_trash(server, &conn);
+    let select = conn.send(&format!("SELECT {}", name::mailbox(&settings.mailbox)))?;
+    let fetch = conn.send("UID FETCH 1:* (RFC822.SIZE)")?;
+    conn.aside().rows = Some(Vec::new());
+    let list = match looks_for_trash {
+        true => {
+            conn.aside().trash = Some(String::new());
+            let special_use = if conn.capabilities.special_use { " RETURN (SPECIAL-USE)" } else { "" };
+            Some(conn.send(&format!("LIST \"\" \"*\"{special_use}"))?)
+        }
+        false => None,
+    };
+    let selected = conn.finish(&select).await?;
+    conn.view.read_only |= selected.code == "READ-ONLY";
+    let selected = Selected::of(&conn.view)?;
+    let fetched = conn.finish(&fetch).await;
+    let rows = conn.aside().rows.take().unwrap_or_default();
+    let trash = match list {
+        Some(list) => conn.finish(&list).await.ok().and_then(|_| conn.aside().trash.take()),
+        None => None,
+    };
+    let rows = match fetched {
+        Ok(_) => unlimited(&mut conn, rows).await?,
+        // Of an empty mailbox nothing can be fetched, and some say so.
+        Err(Trouble::No(_) | Trouble::Bad(_)) if selected.exists == 0 => Vec::new(),
+        // One message that cannot be read must not hide the others (Yahoo); which it is, is found out below.
+        Err(Trouble::No(outcome)) if !rows.is_empty() => {
+            warn!(outcome = outcome.text, "the listing was refused in the middle");
+            rows
+        }
+        Err(trouble) => return Err(trouble),
+    };
+    let (messages, mut hidden) = complete(&mut conn, &selected, sorted(rows)).await?;
+    let (removal, deletion) = removal(server, &conn, trash.filter(|trash| !trash.is_empty()));
+    let unwanted = hidden_by_flags(server, &mut conn, &removal).await?;
+    let (messages, unwanted): (Vec<_>, Vec<_>) =
+        messages.into_iter().partition(|message| unwanted.binary_search(&message.uid).is_err());
+    hidden.extend(unwanted.iter().map(|message| message.uid));
+    hidden.sort_unstable();
+    let ground = Ground {
+        uid_validity: selected.uid_validity,
+        uid_next: selected.uid_next,
+        hidden,
+        removal,
+        hideable: conn.view.keeps(KEYWORD),
+        seen: !conn.view.read_only && conn.view.keeps("\\Seen"),
+    };
+    let snapshot = Snapshot::new(selected.uid_validity, deletion, messages);
+    Ok(Listing { conn, snapshot, ground })
+}
+
+/// Selects the mailbox again on a new line, and makes sure that it is the one that was listed.
+pub(super) async fn reopen(server: &Server, conn: &mut Conn, ground: &Ground) -> Result<(), Trouble> {
+    let selected = conn.run(&format!("SELECT {}", name::mailbox(&server.settings.mailbox))).await?;
+    conn.view.read_only |= selected.code == "READ-ONLY";
+    let selected = Selected::of(&conn.view)?;
+    if selected.uid_validity.is_none() || selected.uid_validity != ground.uid_validity {
+        return Err(Trouble::Changed("its UIDVALIDITY is another"));
+    }
+    if selected.uid_next < ground.uid_next {
+        return Err(Trouble::Changed("its UIDNEXT went back"));
+    }
+    Ok(())
+}
+
+/// The mailbox at the moment it was selected.
+#[derive(Debug, Clone, Copy)]
+struct Selected {
+    exists: u32,
+    uid_validity: Option<UidValidity>,
+    uid_next: Option<u32>,
+    expunged: u32,
+}
+
+impl Selected {
+    fn of(view: &View) -> Result<Self, Trouble> {
+        let exists = view.exists.ok_or(Malformed("no EXISTS for the selected mailbox"))?;
+        let uid_validity = match view.uid_validity {
+            Some(0) => return Err(Malformed("a UIDVALIDITY of 0").into()),
+            _ if view.uid_not_sticky => None,
+            validity => validity.and_then(UidValidity::new),
+        };
+        // Some say 0 where they do not know.
+        let uid_next = view.uid_next.filter(|next| *next > 0);
+        Ok(Self { exists, uid_validity, uid_next, expunged: view.expunged })
+    }
+}
+
+/// Fetches the rest where the server answers only so many messages a command (RFC 9738): ignoring that would shorten the
+/// maildrop in silence.
+async fn unlimited(conn: &mut Conn, mut rows: Vec<Message>) -> Result<Vec<Message>, Trouble> {
+    while let Some(lowest) = conn.view.message_limit.take().filter(|lowest| *lowest > 1) {
+        let more = fetch(conn, &format!("1:{}", lowest - 1)).await?;
+        if conn.view.message_limit.is_some_and(|next| next >= lowest) {
+            return Err(Malformed("a message limit that leads nowhere").into());
+        }
+        rows.extend(more);
+    }
+    Ok(rows)
+}
+
+/// Makes sure that `rows` are all messages, and says which are shown and which could not be listed.
+async fn complete(
+    conn: &mut Conn,
+    selected: &Selected,
+    mut rows: Vec<Message>,
+) -> Result<(Vec<Message>, Vec<Uid>), Trouble> {
+    let mut unlisted = Vec::new();
+    for round in 0..=ROUNDS {
+        let old = rows.iter().filter(|row| selected.is_old(row.uid)).count() + unlisted.len();
+        if selected.is_all(&conn.view, old, rows.len() + unlisted.len()) {
+            if rows.is_empty() && !unlisted.is_empty() {
+                break; // That no message can be listed does not make an empty maildrop.
+            }
+            // What came after SELECT is for the next session; but only what EXISTS announced can have come.
+            let arrived = conn.view.exists.unwrap_or_default() + conn.view.expunged;
+            let arrived = arrived.saturating_sub(selected.exists + selected.expunged) as usize;
+            if rows.len() + unlisted.len() - old <= arrived {
+                rows.retain(|row| selected.is_old(row.uid));
+            } else {
+                warn!(uid_next = selected.uid_next, "the server has messages beyond its UIDNEXT");
+            }
+            return Ok((rows, unlisted));
+        }
+        if round == ROUNDS {
+            break;
+        }
+        (rows, unlisted) = reconcile(conn, selected, rows).await?;
+    }
+    let exists = conn.view.exists;
+    error!(listed = rows.len(), unlisted = unlisted.len(), exists, "the mailbox cannot be listed whole");
+    Err(Malformed("a listing that is not complete").into())
+}
+
+/// One round: what the server says exists now, against what it listed.
+async fn reconcile(
+    conn: &mut Conn,
+    selected: &Selected,
+    rows: Vec<Message>,
+) -> Result<(Vec<Message>, Vec<Uid>), Trouble> {
+    conn.run("NOOP").await?;
+    let uids = match selected.uid_next {
+        Some(next) if next > 1 => format!("UID 1:{}", next - 1),
+        _ => "ALL".to_owned(),
+    };
+    let found = search(conn, &uids).await?;
+    let exists = |uid: Uid| found.binary_search(&uid).is_ok() || !selected.is_old(uid);
+    let mut rows: Vec<_> = rows.into_iter().filter(|row| exists(row.uid)).collect();
+    let is_missing = |uid: &Uid| rows.binary_search_by_key(uid, |row| row.uid).is_err();
+    let missing: Vec<_> = found.into_iter().filter(is_missing).collect();
+    let mut unlisted = Vec::new();
+    if missing.len() > UNLISTED {
+        let set = missing.iter().map(Uid::to_string).collect::<Vec<_>>();
+        for set in set.chunks(SET) {
+            rows.extend(fetch(conn, &set.join(",")).await?);
+        }
+    } else {
+        for uid in missing {
+            match fetch(conn, &uid.to_string()).await {
+                Ok(more) if more.iter().any(|row| row.uid == uid) => rows.extend(more),
+                Ok(_) | Err(Trouble::No(_)) => {
+                    warn!(%uid, "the server lists this message but does not give its size: it is not shown");
+                    unlisted.push(uid);
+                }
+                Err(trouble) => return Err(trouble),
+            }
+        }
+    }
+    Ok((sorted(rows), unlisted))
+}
+
+impl Selected {
+    /// Whether a message with this UID was there when the mailbox was selected.
+    fn is_old(&self, uid: Uid) -> bool {
+        self.uid_next.is_none_or(|next| uid.value() < next)
+    }
+
+    /// Whether the numbers agree: all messages against the latest EXISTS, or the old ones against what SELECT said less
+    /// what was expunged since.
+    fn is_all(&self, view: &View, old: usize, all: usize) -> bool {
+        let expunged = view.expunged.saturating_sub(self.expunged);
+        view.exists.is_some_and(|exists| exists as usize == all)
+            || self.uid_next.is_some() && self.exists.checked_sub(expunged).is_some_and(|left| left as usize == old)
+    }
+}
+
+/// Sizes by UID set.
+pub(super) async fn fetch(conn: &mut Conn, set: &str) -> Result<Vec<Message>, Trouble> {
+    let tag = conn.send(&format!("UID FETCH {set} (RFC822.SIZE)"))?;
+    conn.aside().rows = Some(Vec::new());
+    let fetched = conn.finish(&tag).await;
+    let rows = conn.aside().rows.take().unwrap_or_default();
+    fetched.map(|_| sorted(rows))
+}
+
+/// The UIDs that a search finds, ascending. It is complete, or it is an error.
+pub(super) async fn search(conn: &mut Conn, criteria: &str) -> Result<Vec<Uid>, Trouble> {
+    let options = if conn.capabilities.esearch { "RETURN (ALL) " } else { "" };
+    let tag = conn.send(&format!("UID SEARCH {options}{criteria}"))?;
+    conn.aside().found = Some(Found::default());
+    let outcome = conn.finish(&tag).await;
+    let found = conn.aside().found.take().unwrap_or_default();
+    if let Some(lowest) = outcome?.message_limit().or_else(|| conn.view.message_limit.take()) {
+        warn!(lowest, "the server limits searches");
+        return Err(Malformed("a search result that is limited").into());
+    }
+    if found.len() > u64::from(conn.view.exists.unwrap_or_default()) {
+        return Err(Malformed("a search result with more messages than there are").into());
+    }
+    let mut uids: Vec<_> = found.ranges.iter().flat_map(|(first, last)| *first..=*last).filter_map(Uid::new).collect();
+    uids.sort_unstable();
+    uids.dedup();
+    Ok(uids)
+}
+
+/// Messages that flags hide, ascending.
+async fn hidden_by_flags(server: &Server, conn: &mut Conn, removal: &Removal) -> Result<Vec<Uid>, Trouble> {
+    let mut hidden = Vec::new();
+    if conn.view.exists == Some(0) {
+        return Ok(hidden);
+    }
+    if server.settings.deleted == Deleted::Hide {
+        hidden = search(conn, "DELETED").await?;
+    }
+    // FLAGS lists the keyword where a message bears it; that is asked for only there, or where it is how things are done.
+    let known = conn.aside().flags.as_deref().unwrap_or_default().to_ascii_lowercase();
+    let known = known.trim_matches(['(', ')']).split(' ').any(|flag| flag == KEYWORD.to_ascii_lowercase());
+    if known || *removal == Removal::Hide {
+        hidden.extend(search(conn, &format!("KEYWORD {KEYWORD}")).await?);
+        hidden.sort_unstable();
+    }
+    Ok(hidden)
+}
+
+fn sorted(mut rows: Vec<Message>) -> Vec<Message> {
+    // The last word on a message counts, so the order of arrival is turned before equal UIDs are merged.
+    rows.reverse();
+    rows.sort_by_key(|row| row.uid);
+    rows.dedup_by_key(|row| row.uid);
+    rows
+}
+
+/// Whether messages may have to go to the trash, so that it must be found.
+fn looks_for_trash(server: &Server, conn: &Conn) -> bool {
+    let expunges = can_expunge(server, conn);
+    let gmail = conn.capabilities.gmail && server.settings.on_delete.is_none();
+    server.settings.on_delete != Some(OnDelete::Ignore) && conn.capabilities.uid_move && (!expunges || gmail)
+}
+
+fn can_expunge(server: &Server, conn: &Conn) -> bool {
+    conn.capabilities.uid_expunge && !server.expunge_refused.load(std::sync::atomic::Ordering::Relaxed)
+}
+
+/// How this mailbox's messages are removed, and whether a client may ask for it at all: what QUIT cannot keep, DELE must
+/// not promise (F-28).
+fn removal(server: &Server, conn: &Conn, trash: Option<String>) -> (Removal, Deletion) {
+    let gmail = conn.capabilities.gmail && server.settings.on_delete.is_none();
+    if server.settings.on_delete == Some(OnDelete::Ignore) {
+        return (Removal::Nothing, Deletion::Allowed);
+    }
+    if conn.view.read_only || !conn.view.keeps("\\Deleted") {
+        return (Removal::Nothing, Deletion::ReadOnly);
+    }
+    if can_expunge(server, conn) && !gmail {
+        return (Removal::Expunge, Deletion::Allowed);
+    }
+    // In the trash itself there is nowhere to move to.
+    let trash =
+        trash.map(|trash| name::quoted(&trash)).filter(|trash| *trash != name::mailbox(&server.settings.mailbox));
+    if let Some(trash) = trash {
+        return (Removal::Move(trash), Deletion::Allowed);
+    }
+    if conn.view.keeps(KEYWORD) && !conn.capabilities.gmail {
+        return (Removal::Hide, Deletion::Allowed);
+    }
+    (Removal::Nothing, Deletion::Unsupported)
+}
+
+/// How often a listing that does not add up is reconciled.
+const ROUNDS: usize = 3;
+
+/// So many messages that cannot be listed are asked for one by one, and left out if they are refused.
+const UNLISTED: usize = 10;
+
+/// UIDs a command when a set cannot be written as ranges: at most 11 octets each, so 8,000 octets hold them.
+const SET: usize = 700;

@@ -1,0 +1,222 @@
+//! Logging in: which mechanism, and what it says. The texts go to the tap, never through async-imap, which logs what it
+//! sends.
+
+use async_imap::Client;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use zeroize::Zeroizing;
+
+use super::{
+    Server,
+    capability::Capabilities,
+    conn::{self, COMMAND, Conn},
+    dial::{self, Greeted},
+    fault::{Phase, Trouble},
+    name,
+    tap::{Login, Tap},
+};
+use crate::{
+    mail::{Credentials, Proof, TokenMechanism},
+    net::Endpoint,
+    upstream::Fault,
+};
+
+/// A line on which `who` is logged in.
+pub(super) async fn login(server: &Server, who: &Credentials) -> Result<Conn, Fault> {
+    let trusted = server.trusted();
+    let fault = |trouble: Trouble| trouble.into_fault(Phase::Login, trusted);
+    let Greeted { mut client, capabilities } = dial::connect(server).await.map_err(fault)?;
+    let capabilities = match capabilities {
+        Some(capabilities) => capabilities,
+        None => dial::ask_capabilities(&mut client).await.map_err(fault)?,
+    };
+    let login = command(who, capabilities, &server.settings.endpoint).map_err(fault)?;
+    let session = match authenticate(client, login).await {
+        Ok(session) => session,
+        Err((trouble, challenge)) => return Err(Fault { challenge, ..fault(trouble) }),
+    };
+    // What the server offers before log-in is not what it offers this user (Gmail).
+    let mut conn = Conn::new(session, Capabilities::default());
+    let mut names = conn.aside().capabilities.take();
+    if names.is_none() {
+        conn.run("CAPABILITY").await.map_err(|trouble| trouble.into_fault(Phase::Open, trusted))?;
+        names = conn.aside().capabilities.take();
+    }
+    conn.capabilities = names.as_deref().map(Capabilities::read).unwrap_or_default();
+    Ok(conn)
+}
+
+/// async-imap believes it sends LOGIN with two empty strings; the tap sends `login` in its place and answers the
+/// server's challenges, so that all mechanisms are one to async-imap, which cannot do all of them.
+async fn authenticate(
+    mut client: Client<Tap>,
+    login: Login,
+) -> Result<async_imap::Session<Tap>, (Trouble, Option<Vec<u8>>)> {
+    let tap = client.get_mut();
+    tap.begin();
+    tap.aside.tagged = None;
+    tap.aside.capabilities = None;
+    tap.arm(login);
+    let outcome = dial::within(COMMAND, "it checked the credentials", client.login_with_capabilities("", "")).await;
+    match outcome.map_err(|trouble| (trouble, None))? {
+        Ok((mut session, _)) => {
+            session.as_mut().disarm();
+            Ok(session)
+        }
+        Err((error, mut client)) => {
+            let tap = client.get_mut();
+            let challenge = tap.disarm().and_then(|challenge| STANDARD.decode(challenge).ok());
+            Err((dial::refusal(tap).unwrap_or_else(|| conn::failure(&error)), challenge))
+        }
+    }
+}
+
+/// The command for these credentials on this server.
+fn command(who: &Credentials, offered: Capabilities, server: &Endpoint) -> Result<Login, Trouble> {
+    match &who.proof {
+        Proof::Password(password) if offered.plain => {
+            let mut message = Zeroizing::new(Vec::with_capacity(2 + who.user.len() + password.expose().len()));
+            message.push(0);
+            message.extend_from_slice(who.user.as_bytes());
+            message.push(0);
+            message.extend_from_slice(password.expose());
+            Ok(sasl("PLAIN", &message, offered, b"*"))
+        }
+        Proof::Password(_) if offered.login_disabled => {
+            Err(Trouble::Unfit("the server takes no password: no AUTH=PLAIN, and LOGIN is disabled"))
+        }
+        Proof::Password(password) => plain_login(who.user.as_bytes(), password.expose(), offered),
+        Proof::Token { token, mechanism } => {
+            let mechanism = match mechanism {
+                TokenMechanism::XOAuth2 if offered.xoauth2 => TokenMechanism::XOAuth2,
+                _ if offered.oauthbearer => TokenMechanism::OAuthBearer,
+                _ if offered.xoauth2 => TokenMechanism::XOAuth2,
+                _ => return Err(Trouble::Unfit("the server takes no token: neither XOAUTH2 nor OAUTHBEARER")),
+            };
+            Ok(bearer(&who.user, token.expose(), mechanism, offered, server))
+        }
+    }
+}
+
+/// `AUTHENTICATE`, with the message on the same line where the server allows it (RFC 4959).
+fn sasl(mechanism: &str, message: &[u8], offered: Capabilities, surrender: &'static [u8]) -> Login {
+    let encoded = Zeroizing::new(STANDARD.encode(message));
+    if offered.sasl_ir {
+        let command = format!("AUTHENTICATE {mechanism} {}", *encoded);
+        return Login::new(command.into_bytes(), [], surrender);
+    }
+    Login::new(format!("AUTHENTICATE {mechanism}").into_bytes(), [encoded.as_bytes().to_vec()], surrender)
+}
+
+/// A refused token is explained in a challenge; XOAUTH2 wants an empty line then, OAUTHBEARER a lone ^A (RFC 7628 §3.2.3).
+fn bearer(user: &str, token: &str, mechanism: TokenMechanism, offered: Capabilities, server: &Endpoint) -> Login {
+    let (name, message, surrender) = match mechanism {
+        TokenMechanism::XOAuth2 => ("XOAUTH2", format!("user={user}\x01auth=Bearer {token}\x01\x01"), &b""[..]),
+        TokenMechanism::OAuthBearer => {
+            let user = user.replace('=', "=3D").replace(',', "=2C");
+            let Endpoint { host, port } = server;
+            let message = format!("n,a={user},\x01host={host}\x01port={port}\x01auth=Bearer {token}\x01\x01");
+            ("OAUTHBEARER", message, &b"AQ=="[..])
+        }
+    };
+    sasl(name, Zeroizing::new(message).as_bytes(), offered, surrender)
+}
+
+/// `LOGIN`, for servers without SASL PLAIN. Strings that are not printable ASCII go as literals.
+fn plain_login(user: &[u8], password: &[u8], offered: Capabilities) -> Result<Login, Trouble> {
+    // The lexer lets none of these through; they could not be sent at all.
+    if user.iter().chain(password).any(|octet| matches!(octet, 0 | b'\r' | b'\n')) {
+        return Err(Trouble::Unfit("the credentials hold octets that LOGIN cannot carry"));
+    }
+    let mut lines = vec![b"LOGIN".to_vec()];
+    for argument in [user, password] {
+        append(&mut lines, b" ");
+        match std::str::from_utf8(argument) {
+            Ok(text) if argument.iter().all(|octet| matches!(octet, b' '..=b'~')) => {
+                append(&mut lines, name::quoted(text).as_bytes());
+            }
+            _ => {
+                let waits = !(offered.literal_plus || offered.literal_minus && argument.len() <= 4096);
+                append(&mut lines, format!("{{{}{}}}", argument.len(), if waits { "" } else { "+" }).as_bytes());
+                if waits {
+                    lines.push(Vec::new());
+                } else {
+                    append(&mut lines, b"\r\n");
+                }
+                append(&mut lines, argument);
+            }
+        }
+    }
+    let mut lines = lines.into_iter();
+    let command = lines.next().unwrap_or_default();
+    Ok(Login::new(command, lines, b"*"))
+}
+
+/// Adds to the last line, wiping what the line leaves behind when it moves.
+fn append(lines: &mut [Vec<u8>], octets: &[u8]) {
+    if let Some(line) = lines.last_mut() {
+        let mut longer = Vec::with_capacity(line.len() + octets.len());
+        longer.extend_from_slice(line);
+        longer.extend_from_slice(octets);
+        drop(Zeroizing::new(std::mem::replace(line, longer)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::Secret;
+
+    fn password(user: &str, password: &[u8]) -> Credentials {
+        Credentials { user: user.to_owned(), proof: Proof::Password(Secret::new(password.to_vec())) }
+    }
+
+    fn lines(who: &Credentials, offered: &str) -> Result<Vec<String>, String> {
+        let server = Endpoint { host: "imap.example.com".to_owned(), port: 993 };
+        let login = command(who, Capabilities::read(offered), &server).map_err(|trouble| trouble.to_string())?;
+        let lines = [&login.command].into_iter().chain(&login.answers);
+        Ok(lines.map(|line| String::from_utf8_lossy(line.expose()).into_owned()).collect())
+    }
+
+    #[test]
+    fn passwords_go_by_plain_or_by_login() {
+        let tim = password("tim", b"sec ret");
+        for (who, offered, expected) in [
+            (&tim, "AUTH=PLAIN SASL-IR", &["AUTHENTICATE PLAIN AHRpbQBzZWMgcmV0"][..]),
+            (&tim, "AUTH=PLAIN", &["AUTHENTICATE PLAIN", "AHRpbQBzZWMgcmV0"]),
+            (&tim, "IMAP4rev1", &["LOGIN \"tim\" \"sec ret\""]),
+            (&password("tim", br#"a"b\c"#), "", &[r#"LOGIN "tim" "a\"b\\c""#]),
+            (&password("tim", "pä".as_bytes()), "", &["LOGIN \"tim\" {3}", "pä"]),
+            (&password("tim", "pä".as_bytes()), "LITERAL+", &["LOGIN \"tim\" {3+}\r\npä"]),
+            (&password("jürgen", "pä".as_bytes()), "", &["LOGIN {7}", "jürgen {3}", "pä"]),
+            (&password("jürgen", b"x"), "LITERAL-", &["LOGIN {7+}\r\njürgen \"x\""]),
+        ] {
+            assert_eq!(lines(who, offered).unwrap(), expected, "{offered}");
+        }
+        let long = password("tim", "ä".repeat(2049).as_bytes());
+        assert_eq!(lines(&long, "LITERAL-").unwrap().len(), 2, "4,098 octets must be waited for");
+        assert!(lines(&tim, "LOGINDISABLED").is_err());
+        assert!(lines(&password("tim", b"a\r\nA2 DELETE INBOX"), "").is_err());
+    }
+
+    #[test]
+    fn tokens_go_by_the_mechanism_that_is_offered() {
+        let token = |mechanism| Credentials {
+            user: "u@x".to_owned(),
+            proof: Proof::Token { token: Secret::new("T".to_owned()), mechanism },
+        };
+        let xoauth2 = "AUTHENTICATE XOAUTH2 dXNlcj11QHgBYXV0aD1CZWFyZXIgVAEB";
+        for (mechanism, offered, expected) in [
+            (TokenMechanism::XOAuth2, "AUTH=XOAUTH2 SASL-IR", xoauth2),
+            (TokenMechanism::OAuthBearer, "AUTH=XOAUTH2 SASL-IR", xoauth2),
+            (TokenMechanism::XOAuth2, "AUTH=XOAUTH2 AUTH=OAUTHBEARER SASL-IR", xoauth2),
+            (
+                TokenMechanism::OAuthBearer,
+                "AUTH=XOAUTH2 AUTH=OAUTHBEARER SASL-IR",
+                "AUTHENTICATE OAUTHBEARER bixhPXVAeCwBaG9zdD1pbWFwLmV4YW1wbGUuY29tAXBvcnQ9OTkzAWF1dGg9QmVhcmVyIFQBAQ==",
+            ),
+        ] {
+            assert_eq!(lines(&token(mechanism), offered).unwrap(), [expected]);
+        }
+        assert!(lines(&token(TokenMechanism::XOAuth2), "AUTH=PLAIN").is_err());
+    }
+}

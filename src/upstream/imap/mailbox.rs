@@ -1,0 +1,355 @@
+//! One maildrop for one session. It owns the line and makes a new one when the old is lost, so that
+//! nobody above sees a reconnection: only that a message came, is gone, or cannot be had.
+
+use std::{
+    future::{Future, pending},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use super::{
+    Server,
+    conn::{Answer, Conn, Tag},
+    fault::{Phase, Trouble},
+    listing::{self, Ground},
+    login, settle,
+    tap::Opened,
+};
+use crate::{
+    mail::{Changes, Credentials, Snapshot, Uid},
+    upstream::{Body, Extent, Fault, Mailbox, Settled, Verdict, Window},
+};
+
+/// An opened IMAP mailbox.
+pub struct ImapMailbox {
+    pub(super) server: Arc<Server>,
+    who: Arc<Credentials>,
+    conn: Option<Conn>,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) ground: Ground,
+    reading: Reading,
+    /// When a lost line was last replaced.
+    reconnected: Option<Instant>,
+    /// A line was replaced since the listing, so deletions are verified first.
+    pub(super) must_verify: bool,
+    /// A command that removes messages was sent.
+    pub(super) has_removed: bool,
+    /// Why this mailbox cannot be trusted to be the one that was listed. Nothing is asked of it any more.
+    changed: Option<String>,
+}
+
+/// The body that is being read.
+enum Reading {
+    Nothing,
+    /// It is here and proved.
+    Held {
+        octets: Vec<u8>,
+        given: bool,
+    },
+    /// It is on the line. `given` octets have been handed out and wait to be consumed.
+    Stream {
+        tag: Tag,
+        uid: Uid,
+        given: usize,
+    },
+}
+
+/// How a question for a body was answered.
+enum Asked {
+    Body { octets: u64, extent: Extent },
+    Gone,
+}
+
+impl ImapMailbox {
+    pub(super) fn new(
+        server: Arc<Server>,
+        who: Arc<Credentials>,
+        conn: Conn,
+        snapshot: Arc<Snapshot>,
+        ground: Ground,
+    ) -> Self {
+        Self {
+            server,
+            who,
+            conn: Some(conn),
+            snapshot,
+            ground,
+            reading: Reading::Nothing,
+            reconnected: None,
+            must_verify: false,
+            has_removed: false,
+            changed: None,
+        }
+    }
+
+    /// A line that is free for a command: the old one, or a new one if it is lost and may be replaced.
+    pub(super) async fn line(&mut self) -> Result<&mut Conn, Fault> {
+        self.reading = Reading::Nothing;
+        if self.changed.is_none() {
+            let ready = match &mut self.conn {
+                Some(conn) => conn.is_ready().await,
+                None => false,
+            };
+            if !ready {
+                self.conn = None;
+                self.reconnect().await?;
+            }
+        }
+        self.line_in_use()
+    }
+
+    /// The line as it is, whatever is open on it.
+    pub(super) fn line_in_use(&mut self) -> Result<&mut Conn, Fault> {
+        if let Some(why) = self.conn.as_ref().and_then(|conn| conn.view.changed) {
+            self.distrust(why.to_owned());
+        }
+        match (&self.changed, &mut self.conn) {
+            (Some(why), _) => Err(Fault::new(Verdict::Passing, why.clone())),
+            (None, Some(conn)) => Ok(conn),
+            (None, None) => Err(Trouble::Lost.into_fault(Phase::Use, false)),
+        }
+    }
+
+    /// All messages that exist, as far as is known, ascending.
+    pub(super) fn known(&self) -> Vec<Uid> {
+        let mut known = [self.snapshot.uids(), &self.ground.hidden].concat();
+        known.sort_unstable();
+        known
+    }
+
+    /// Whether the line is lost, as opposed to not trusted.
+    pub(super) const fn is_lost(&mut self) -> bool {
+        self.changed.is_none()
+    }
+
+    /// Whether the mailbox is not the one that was listed.
+    pub(super) const fn is_changed(&self) -> bool {
+        self.changed.is_some()
+    }
+
+    /// Whether a lost line may be replaced now.
+    pub(super) fn may_reconnect(&self) -> bool {
+        self.ground.uid_validity.is_some() && self.reconnected.is_none_or(|last| last.elapsed() >= RECONNECT)
+    }
+
+    /// Drops the line without a word.
+    pub(super) fn hang_up(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            conn.abort();
+        }
+    }
+
+    async fn reconnect(&mut self) -> Result<(), Fault> {
+        if self.ground.uid_validity.is_none() {
+            // Nothing says that the UIDs on a new line would be the same.
+            self.distrust("the line is lost, and the UIDs do not outlive it".to_owned());
+            return Ok(());
+        }
+        if !self.may_reconnect() {
+            return Err(Fault::new(Verdict::Passing, "the line was lost again shortly after it was replaced"));
+        }
+        self.reconnected = Some(Instant::now());
+        let mut conn = login::login(&self.server, &self.who).await.map_err(after_login)?;
+        let trusted = self.server.trusted();
+        match listing::reopen(&self.server, &mut conn, &self.ground).await {
+            Ok(()) => {
+                info!("the line was lost and has been replaced");
+                self.must_verify = true;
+                self.conn = Some(conn);
+            }
+            Err(trouble @ (Trouble::Changed(_) | Trouble::Malformed(_))) => self.distrust(trouble.to_string()),
+            Err(trouble) => return Err(trouble.into_fault(Phase::Use, trusted)),
+        }
+        Ok(())
+    }
+
+    fn distrust(&mut self, why: String) {
+        info!(why, "the mailbox is not used any more in this session");
+        self.changed.get_or_insert(why);
+        self.hang_up();
+    }
+
+    /// Notes what a trouble means for the rest of the session.
+    fn fault(&mut self, trouble: Trouble) -> Fault {
+        match &trouble {
+            Trouble::Malformed(_) | Trouble::Changed(_) => self.distrust(trouble.to_string()),
+            trouble if trouble.is_lost_line() => self.hang_up(),
+            _ => {}
+        }
+        trouble.into_fault(Phase::Use, self.server.trusted())
+    }
+
+    /// Asks for a body. A line that breaks before there is anything to show is replaced, once.
+    async fn ask(&mut self, uid: Uid, command: &str, listed: Option<u64>) -> Result<Option<(u64, Extent)>, Fault> {
+        let mut again = true;
+        loop {
+            self.line().await?;
+            match self.ask_once(uid, command, listed).await {
+                Ok(Asked::Body { octets, extent }) => return Ok(Some((octets, extent))),
+                Ok(Asked::Gone) => return Ok(None),
+                Err(trouble) if again && trouble.is_lost_line() && self.may_reconnect() => {
+                    debug!(%trouble, "a message is asked for again");
+                    again = false;
+                }
+                Err(trouble) => return Err(self.fault(trouble)),
+            }
+        }
+    }
+
+    /// `listed`: the size by which an empty body is known to be none.
+    async fn ask_once(&mut self, uid: Uid, command: &str, listed: Option<u64>) -> Result<Asked, Trouble> {
+        let Some(conn) = &mut self.conn else { return Err(Trouble::Lost) };
+        let (offset, octets) = match conn.ask_body(uid, command).await? {
+            Answer::Stream(tag, Opened { offset, octets }) if octets > SMALL => {
+                self.reading = Reading::Stream { tag, uid, given: 0 };
+                return Ok(Asked::Body { octets, extent: extent(offset) });
+            }
+            Answer::Stream(tag, Opened { offset, .. }) => (offset, hold(conn, &tag, uid).await?),
+            Answer::Held(offset, octets) => (offset, octets),
+            // Behind the end of a message there is nothing, and some call that NIL.
+            Answer::Nil if listed.is_none() => (Some(0), Vec::new()),
+            Answer::Absent if listing::search(conn, &format!("UID {uid}")).await?.is_empty() => return Ok(Asked::Gone),
+            Answer::Nil | Answer::Absent => return Err(Trouble::No(no_body())),
+        };
+        if octets.is_empty() && listed.is_some_and(|listed| listed > 0) {
+            return Err(Trouble::No(no_body()));
+        }
+        let length = octets.len() as u64;
+        self.reading = Reading::Held { octets, given: false };
+        Ok(Asked::Body { octets: length, extent: extent(offset) })
+    }
+}
+
+impl Mailbox for ImapMailbox {
+    async fn fetch(&mut self, uid: Uid) -> Result<Option<Body<'_, Self>>, Fault> {
+        let listed = self.snapshot.find(uid).map_or(0, |message| message.octets);
+        let asked = self.ask(uid, &format!("UID FETCH {uid} (BODY.PEEK[])"), Some(listed)).await?;
+        Ok(asked.map(|(octets, extent)| Body::new(self, octets, extent)))
+    }
+
+    async fn peek(&mut self, uid: Uid, window: Window) -> Result<Option<Body<'_, Self>>, Fault> {
+        let Window { offset, length } = window;
+        let listed = self.snapshot.find(uid).filter(|_| offset == 0).map(|message| message.octets);
+        let asked = self.ask(uid, &format!("UID FETCH {uid} (BODY.PEEK[]<{offset}.{length}>)"), listed).await?;
+        Ok(asked.map(|(octets, extent)| Body::new(self, octets, extent)))
+    }
+
+    async fn chunk(&mut self) -> Result<Option<&[u8]>, Fault> {
+        let result = match (&mut self.reading, &mut self.conn) {
+            (Reading::Held { given, octets }, _) if !*given && !octets.is_empty() => {
+                *given = true;
+                Ok(usize::MAX)
+            }
+            (Reading::Stream { given, .. }, Some(conn)) => {
+                conn.consume(std::mem::take(given));
+                conn.more_body().await
+            }
+            (Reading::Stream { .. }, None) => Err(Trouble::Lost),
+            (Reading::Held { .. } | Reading::Nothing, _) => Ok(0),
+        };
+        let result = match (result, &self.reading, &mut self.conn) {
+            (Ok(0), Reading::Stream { tag, uid, .. }, Some(conn)) => conn.end_body(tag, *uid).await.map(|()| 0),
+            (result, ..) => result,
+        };
+        match result {
+            Err(trouble) => {
+                self.reading = Reading::Nothing;
+                Err(self.fault(trouble))
+            }
+            Ok(0) => {
+                self.reading = Reading::Nothing;
+                Ok(None)
+            }
+            Ok(octets) => match (&mut self.reading, &mut self.conn) {
+                (Reading::Held { octets, .. }, _) => Ok(Some(octets)),
+                (Reading::Stream { given, .. }, Some(conn)) => {
+                    *given = octets;
+                    Ok(Some(conn.body(octets)))
+                }
+                _ => Ok(None),
+            },
+        }
+    }
+
+    fn forsake(&mut self) {
+        let reading = std::mem::replace(&mut self.reading, Reading::Nothing);
+        if let (Reading::Stream { given, .. }, Some(conn)) = (reading, &mut self.conn) {
+            conn.consume(given);
+            // A little is read off before the next command; much is not worth the wait.
+            if conn.unread() > WORTH_DRAINING {
+                self.hang_up();
+            }
+        }
+    }
+
+    async fn rest(&mut self) -> Fault {
+        let Some(conn) = &mut self.conn else { return pending().await };
+        let trouble = conn.idle().await;
+        self.fault(trouble)
+    }
+
+    async fn mark_seen(&mut self, uids: &[Uid]) -> Result<(), Fault> {
+        match self.ground.seen && !uids.is_empty() {
+            true => settle::mark_seen(self, uids).await,
+            false => Ok(()),
+        }
+    }
+
+    fn settle(&mut self, changes: &Changes) -> impl Future<Output = Settled> + Send {
+        settle::settle(self, changes)
+    }
+
+    async fn leave(mut self) {
+        let Some(mut conn) = self.conn.take() else { return };
+        match conn.unread() {
+            0 => conn.leave().await,
+            _ => conn.abort(),
+        }
+    }
+}
+
+/// Receives a small body whole and waits for its proof, so that a failure is an answer and never a torn message.
+async fn hold(conn: &mut Conn, tag: &Tag, uid: Uid) -> Result<Vec<u8>, Trouble> {
+    let mut held = Vec::with_capacity(usize::try_from(conn.unread()).unwrap_or_default());
+    loop {
+        match conn.more_body().await? {
+            0 => break,
+            octets => {
+                held.extend_from_slice(conn.body(octets));
+                conn.consume(octets);
+            }
+        }
+    }
+    conn.end_body(tag, uid).await?;
+    Ok(held)
+}
+
+/// A part names its offset; a body that does not is the whole message.
+fn extent(offset: Option<u64>) -> Extent {
+    offset.map_or(Extent::Whole, |_| Extent::Part)
+}
+
+/// The command succeeded, but there is no message in the answer, and none that is gone either.
+fn no_body() -> super::fault::Outcome {
+    super::fault::Outcome { text: "(OK, but the message was not in the answer)".to_owned(), ..Default::default() }
+}
+
+/// A log-in that worked before and does not now is no reason to call the credentials wrong.
+fn after_login(fault: Fault) -> Fault {
+    match fault.verdict {
+        Verdict::Denied => Fault { verdict: Verdict::Passing, ..fault },
+        _ => fault,
+    }
+}
+
+/// Up to this size a message is received whole and proved before its first octet is shown.
+const SMALL: u64 = 64 * 1024;
+
+/// A forsaken body with no more than this to come is read to its end.
+const WORTH_DRAINING: u64 = 256 * 1024;
+
+/// A line that is lost is replaced at most once in this time.
+const RECONNECT: Duration = Duration::from_secs(60);

@@ -1,0 +1,259 @@
+//! What QUIT asks for, carried out and proved. Every step can be repeated without harm: it touches
+//! only messages whose DELE was accepted, by UID, under the UIDVALIDITY they were listed with.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::{
+    conn::Conn,
+    fault::{Outcome, Phase, Trouble},
+    listing::{self, KEYWORD, Removal},
+    mailbox::ImapMailbox,
+    sets::{UidSet, sets},
+    tap::Found,
+};
+use crate::{
+    mail::{Changes, Uid},
+    upstream::{Fault, Settled, Verdict},
+};
+
+/// Carries out `changes`.
+pub(super) async fn settle(mailbox: &mut ImapMailbox, changes: &Changes) -> Settled {
+    let mut left = if mailbox.ground.removal == Removal::Nothing { Vec::new() } else { changes.delete.clone() };
+    let seen = if mailbox.ground.seen { changes.seen.as_slice() } else { &[] };
+    if left.is_empty() {
+        if !seen.is_empty() && timeout(UPDATE, mark_seen(mailbox, seen)).await.is_err() {
+            info!("flagging messages as seen took too long");
+        }
+        return Settled::Done;
+    }
+    match timeout(UPDATE, update(mailbox, &mut left, seen)).await {
+        Ok(settled) => settled,
+        Err(_) => {
+            mailbox.hang_up();
+            Settled::Partly { left: left.len(), fault: Fault::new(Verdict::Passing, "the update took too long") }
+        }
+    }
+}
+
+/// Flags messages `\Seen`.
+pub(super) async fn mark_seen(mailbox: &mut ImapMailbox, uids: &[Uid]) -> Result<(), Fault> {
+    let sets = sets(uids, &mailbox.known());
+    let conn = mailbox.line().await?;
+    for set in sets {
+        conn.run(&seen_command(&set)).await.map_err(|trouble| trouble.into_fault(Phase::Use, false))?;
+    }
+    Ok(())
+}
+
+/// Removes `left`; what is still in it when this ends, or is given up, may still be there.
+async fn update(mailbox: &mut ImapMailbox, left: &mut Vec<Uid>, seen: &[Uid]) -> Settled {
+    let mut kept = Vec::new();
+    let mut seen = seen;
+    let mut again = true;
+    let result = loop {
+        let result = pass(mailbox, left, &mut kept, &mut seen).await;
+        match result {
+            // What was asked for may or may not have happened. A new line shows, once.
+            Err(fault) if again && mailbox.is_lost() && mailbox.may_reconnect() => {
+                info!(cause = %fault, "the line broke in the update, trying once more");
+                again = false;
+            }
+            result => break result,
+        }
+    };
+    left.append(&mut kept);
+    match result {
+        Ok(()) if left.is_empty() => Settled::Done,
+        Ok(()) => Settled::Partly {
+            left: left.len(),
+            fault: Fault::new(Verdict::Passing, "some messages are not what they were when they were listed"),
+        },
+        Err(fault) if mailbox.is_changed() && !mailbox.has_removed => Settled::Changed(fault),
+        Err(fault) => Settled::Partly { left: left.len(), fault },
+    }
+}
+
+/// One pass over what is left. Messages that are not what they were go to `kept`.
+async fn pass(
+    mailbox: &mut ImapMailbox,
+    left: &mut Vec<Uid>,
+    kept: &mut Vec<Uid>,
+    seen: &mut &[Uid],
+) -> Result<(), Fault> {
+    mailbox.line().await?;
+    if mailbox.must_verify {
+        let gone = verify(mailbox, left, kept).await?;
+        left.retain(|uid| !gone.contains(uid) && !kept.contains(uid));
+    }
+    let known = mailbox.known();
+    for set in sets(std::mem::take(seen), &known) {
+        // Goes along with what follows; its outcome is nobody's concern.
+        mailbox.line().await?.send(&seen_command(&set)).map_err(|trouble| trouble.into_fault(Phase::Use, false))?;
+    }
+    for set in sets(left, &known) {
+        remove(mailbox, &set).await?;
+        left.retain(|uid| set.uids.binary_search(uid).is_err());
+    }
+    Ok(())
+}
+
+/// Removes the messages of one set, and proves it.
+async fn remove(mailbox: &mut ImapMailbox, set: &UidSet) -> Result<(), Fault> {
+    let mut left = usize::MAX;
+    let mut again = true;
+    loop {
+        let mut attempt = attempt(mailbox, set).await?;
+        if attempt.left == 0 {
+            return Ok(());
+        }
+        if let (Removal::Expunge, Some(refusal)) = (&mailbox.ground.removal, attempt.expunge_refused()) {
+            warn!(refusal, "the server offers UIDPLUS but refuses UID EXPUNGE: messages are hidden instead");
+            mailbox.server.expunge_refused.store(true, Ordering::Relaxed);
+            if mailbox.ground.hideable {
+                mailbox.ground.removal = Removal::Hide;
+                continue;
+            }
+        }
+        // A limited server needs as many turns as it takes; any other gets one more.
+        let progress = attempt.limited && attempt.left < left;
+        left = attempt.left;
+        if !progress && !std::mem::take(&mut again) {
+            let trouble = attempt.troubles.drain(..).flatten().next();
+            return Err(match trouble {
+                Some(trouble) => trouble.into_fault(Phase::Use, false),
+                None => {
+                    Fault::new(Verdict::Passing, "the server confirmed the removal, but the messages are still there")
+                }
+            });
+        }
+    }
+}
+
+/// One try, in one flight: flag, expunge, and ask what is left.
+struct Attempt {
+    /// How many messages of the set are still there.
+    left: usize,
+    /// The server did only part of it, and says so.
+    limited: bool,
+    /// What the commands met with, in order.
+    troubles: Vec<Option<Trouble>>,
+}
+
+impl Attempt {
+    /// The flag was set but the expunging is refused for good: not for a reason that passes.
+    fn expunge_refused(&self) -> Option<String> {
+        match self.troubles.as_slice() {
+            [None, Some(trouble @ Trouble::Bad(_))] => Some(trouble.to_string()),
+            [None, Some(trouble @ Trouble::No(outcome))] if outcome.code.is_empty() => Some(trouble.to_string()),
+            _ => None,
+        }
+    }
+}
+
+async fn attempt(mailbox: &mut ImapMailbox, set: &UidSet) -> Result<Attempt, Fault> {
+    let removal = mailbox.ground.removal.clone();
+    let in_use = |trouble: Trouble| trouble.into_fault(Phase::Use, false);
+    let UidSet { text: set, uids } = set;
+    let mut criteria = format!("UID {set}");
+    let commands = match removal {
+        Removal::Expunge => {
+            vec![format!("UID STORE {set} +FLAGS.SILENT (\\Deleted)"), format!("UID EXPUNGE {set}")]
+        }
+        Removal::Move(trash) => vec![format!("UID MOVE {set} {trash}")],
+        Removal::Hide => {
+            criteria.push_str(" UNKEYWORD ");
+            criteria.push_str(KEYWORD);
+            vec![format!("UID STORE {set} +FLAGS.SILENT (\\Deleted {KEYWORD})")]
+        }
+        Removal::Nothing => Vec::new(),
+    };
+    mailbox.has_removed = true;
+    let conn = mailbox.line_in_use()?;
+    conn.view.message_limit = None;
+    let mut tags = Vec::new();
+    for command in &commands {
+        tags.push(conn.send(command).map_err(in_use)?);
+    }
+    let search = ask_count(conn, &criteria).map_err(in_use)?;
+    let mut troubles = Vec::new();
+    let mut limited = false;
+    for tag in &tags {
+        match conn.finish(tag).await {
+            Ok(outcome) => {
+                limited |= outcome.message_limit().is_some();
+                troubles.push(None);
+            }
+            Err(trouble @ (Trouble::No(_) | Trouble::Bad(_))) => troubles.push(Some(trouble)),
+            Err(trouble) => return Err(in_use(trouble)),
+        }
+    }
+    limited |= conn.view.message_limit.take().is_some();
+    let outcome = conn.finish(&search).await;
+    let left = match count(conn, outcome, &criteria).await {
+        Ok(left) => left,
+        // Nobody knows what is left: the refusal that caused it says more than the refused question.
+        Err(trouble) => return Err(in_use(troubles.into_iter().flatten().next().unwrap_or(trouble))),
+    };
+    if let Some(why) = conn.view.changed {
+        return Err(in_use(Trouble::Changed(why)));
+    }
+    Ok(Attempt { left: left.min(uids.len()), limited, troubles })
+}
+
+/// Asks how many messages match.
+fn ask_count(conn: &mut Conn, criteria: &str) -> Result<super::conn::Tag, Trouble> {
+    let options = if conn.capabilities.esearch { "RETURN (COUNT) " } else { "" };
+    let tag = conn.send(&format!("UID SEARCH {options}{criteria}"))?;
+    conn.aside().found = Some(Found::default());
+    Ok(tag)
+}
+
+/// The answer; a server that promised to count but did not is asked in the old way. A limited search is a doubt.
+async fn count(conn: &mut Conn, outcome: Result<Outcome, Trouble>, criteria: &str) -> Result<usize, Trouble> {
+    let found = conn.aside().found.take().unwrap_or_default();
+    let outcome = outcome?;
+    if outcome.message_limit().is_some() || conn.view.message_limit.take().is_some() {
+        return Err(super::tap::Malformed("a search result that is limited").into());
+    }
+    match found.count {
+        Some(count) => Ok(count as usize),
+        None if !conn.capabilities.esearch => Ok(usize::try_from(found.len()).unwrap_or(usize::MAX)),
+        None => {
+            conn.capabilities.esearch = false;
+            Ok(listing::search(conn, criteria).await?.len())
+        }
+    }
+}
+
+/// Compares the messages with what they were when they were listed: those that are gone are returned,
+/// those that have become something else go to `kept`.
+async fn verify(mailbox: &mut ImapMailbox, left: &[Uid], kept: &mut Vec<Uid>) -> Result<Vec<Uid>, Fault> {
+    let in_use = |trouble: Trouble| trouble.into_fault(Phase::Use, false);
+    let snapshot = mailbox.snapshot.clone();
+    let mut gone = Vec::new();
+    for set in sets(left, &mailbox.known()) {
+        let rows = listing::fetch(mailbox.line_in_use()?, &set.text).await.map_err(in_use)?;
+        for uid in set.uids {
+            match rows.binary_search_by_key(&uid, |row| row.uid) {
+                Err(_) => gone.push(uid),
+                Ok(at) if snapshot.find(uid) == Some(rows[at]) => {}
+                Ok(_) => {
+                    warn!(%uid, "the message has another size than when it was listed: it is not deleted");
+                    kept.push(uid);
+                }
+            }
+        }
+    }
+    mailbox.must_verify = false;
+    Ok(gone)
+}
+
+fn seen_command(set: &UidSet) -> String {
+    format!("UID STORE {} +FLAGS.SILENT (\\Seen)", set.text)
+}
+
+/// So long may an UPDATE take; clients wait about a minute for the answer to QUIT.
+const UPDATE: Duration = Duration::from_secs(60);
