@@ -3,5 +3,5 @@
 #![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
-mod properties;
 mod support;
+mod upstream;

@@ -333,7 +333,13 @@ impl Session<'_> {
         let Some(mailbox) = state.accounts[self.account.unwrap_or_default()].mailbox(name) else {
             return Err("NO [NONEXISTENT] no such mailbox".into());
         };
-        reply.say("* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\r\n");
+        let mut flags: Vec<&str> = "\\Answered \\Flagged \\Deleted \\Seen \\Draft".split(' ').collect();
+        for flag in mailbox.messages.iter().flat_map(|message| &message.flags) {
+            if !flags.contains(&flag.as_str()) {
+                flags.push(flag);
+            }
+        }
+        reply.say(format!("* FLAGS ({})\r\n", flags.join(" ")));
         reply.say(format!("* OK [PERMANENTFLAGS ({})] limited\r\n", mailbox.permanent));
         reply.say(format!("* {} EXISTS\r\n* 0 RECENT\r\n", mailbox.messages.len()));
         if let Some(validity) = mailbox.uid_validity {
@@ -454,6 +460,10 @@ impl Session<'_> {
                     "KEYWORD" => {
                         let keyword = keys.next()?;
                         found.retain(|message| message.has(keyword));
+                    }
+                    "UNKEYWORD" => {
+                        let keyword = keys.next()?;
+                        found.retain(|message| !message.has(keyword));
                     }
                     "UID" => {
                         let ranges = ranges(keys.next()?, selected.uids.last().copied().unwrap_or(1))?;

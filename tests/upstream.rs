@@ -1,0 +1,472 @@
+//! The IMAP room against the scripted server, below POP3: what a server does, and what is made of it. Only here are the
+//! faults of single commands told apart from one another.
+
+use std::{io, sync::Arc};
+
+use popgate::{
+    mail::{Changes, Credentials, Deletion, Proof, Secret, Snapshot, Uid},
+    net::{Dial, Endpoint, Pending, Wire, tls::Connector},
+    upstream::{
+        Fault, Mailbox, Settled, Upstream, Verdict, Window,
+        imap::{Deleted, Imap, ImapMailbox, OnDelete, Security, Settings},
+    },
+};
+
+use crate::support::script::{Account, Content, Manner, Order, Server, What};
+
+/// Lines to a scripted server.
+struct Pipes(Server, usize);
+
+impl Dial for Pipes {
+    fn dial<'a>(&'a self, _: &'a Endpoint) -> Pending<'a, io::Result<Box<dyn Wire>>> {
+        let (ours, theirs) = tokio::io::duplex(self.1);
+        let server = self.0.clone();
+        tokio::spawn(async move { server.serve(theirs).await });
+        Box::pin(async { Ok(Box::new(ours) as Box<dyn Wire>) })
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        security: Security::Plain,
+        endpoint: Endpoint { host: "localhost".into(), port: 143 },
+        mailbox: "INBOX".into(),
+        on_delete: None,
+        deleted: Deleted::Show,
+    }
+}
+
+async fn open_with(server: &Server, settings: Settings) -> Result<(ImapMailbox, Arc<Snapshot>), Fault> {
+    let imap = Imap::new(settings, Arc::new(Pipes(server.clone(), 1024)), Connector::new(None).unwrap());
+    let who = Credentials { user: "tim".into(), proof: Proof::Password(Secret::new(b"sec ret".to_vec())) };
+    imap.open(&Arc::new(who)).await
+}
+
+async fn open(server: &Server) -> Result<(ImapMailbox, Arc<Snapshot>), Fault> {
+    open_with(server, settings()).await
+}
+
+fn uid(value: u32) -> Uid {
+    Uid::new(value).unwrap()
+}
+
+fn listed(snapshot: &Snapshot) -> Vec<(u32, u64)> {
+    let message = |index| snapshot.message(index).unwrap();
+    (0..snapshot.len()).map(message).map(|message| (message.uid.value(), message.octets)).collect()
+}
+
+/// The octets of a message, `None` if it is gone.
+async fn whole(mailbox: &mut ImapMailbox, value: u32) -> Result<Option<Vec<u8>>, Fault> {
+    let Some(mut body) = mailbox.fetch(uid(value)).await? else { return Ok(None) };
+    let mut octets = Vec::new();
+    while let Some(chunk) = body.next().await? {
+        octets.extend_from_slice(chunk);
+    }
+    Ok(Some(octets))
+}
+
+fn delete(uids: &[u32]) -> Changes {
+    Changes { delete: uids.iter().copied().map(uid).collect(), seen: Vec::new() }
+}
+
+fn commands(server: &Server) -> Vec<String> {
+    server.received().into_iter().map(|received| received.text).collect()
+}
+
+const FX: [(u32, u64); 3] = [(5, 120), (7, 200), (9, 300)];
+
+#[tokio::test(start_paused = true)]
+async fn every_manner_of_logging_in_ends_in_the_same_listing() {
+    let before = |before: &str| Manner { before: before.into(), ..Manner::default() };
+    for (manner, expected) in [
+        (Manner::default(), "AUTHENTICATE PLAIN AHRpbQBzZWMgcmV0"),
+        (Manner { tells: false, ..Manner::default() }, "CAPABILITY"),
+        (before("IMAP4rev1 AUTH=PLAIN"), "AHRpbQBzZWMgcmV0"),
+        (before("IMAP4rev1"), "LOGIN \"tim\" \"sec ret\""),
+        (Manner { uid_last: true, ..Manner::default() }, "SELECT INBOX"),
+    ] {
+        let server = Server::fixture(manner);
+        let (mailbox, snapshot) = open(&server).await.unwrap();
+        assert_eq!(listed(&snapshot), FX);
+        assert_eq!(snapshot.deletion(), Deletion::Allowed);
+        mailbox.leave().await;
+        let commands = commands(&server);
+        assert!(commands.iter().any(|command| command == expected), "{commands:?}");
+        assert!(commands.iter().filter(|command| *command == "CAPABILITY").count() <= 2, "{commands:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_takes_no_password_is_not_sent_one() {
+    let server = Server::fixture(Manner { before: "IMAP4rev1 LOGINDISABLED".into(), ..Manner::default() });
+    assert_eq!(open(&server).await.err().unwrap().verdict, Verdict::Lasting);
+    assert_eq!(commands(&server), Vec::<String>::new());
+}
+
+/// Whatever happens on the way to the listing: a fault, and never `Denied` unless the server means it.
+#[tokio::test(start_paused = true)]
+async fn no_listing_is_better_than_a_short_one() {
+    use Verdict::{Busy, Denied, Lasting, Passing};
+    let no = |text: &str| What::No(text.into());
+    for (on, what, verdict) in [
+        ("GREETING", What::Say(b"* BYE overloaded\r\n".to_vec()), Passing),
+        ("GREETING", What::Say(b"* PREAUTH welcome\r\n".to_vec()), Lasting),
+        ("GREETING", What::Say(b"HTTP/1.1 400 Bad Request\r\n".to_vec()), Passing),
+        ("GREETING", What::Say(b"\x15\x03\x01\x00\x02\x02\x28\r\n".to_vec()), Passing),
+        ("GREETING", What::Mute, Passing),
+        ("GREETING", What::Close, Passing),
+        ("AUTHENTICATE", no("[AUTHENTICATIONFAILED] no"), Denied),
+        ("AUTHENTICATE", no("[UNAVAILABLE] later"), Passing),
+        ("AUTHENTICATE", no("[INUSE] other session"), Busy),
+        ("AUTHENTICATE", What::Bad("Command Argument Error. 12".into()), Passing),
+        ("AUTHENTICATE", What::Bye("enough".into()), Passing),
+        ("AUTHENTICATE", What::Close, Passing),
+        ("AUTHENTICATE", What::Mute, Passing),
+        ("AUTHENTICATE", What::Say(b"A9999 OK not yours\r\n".to_vec()), Passing),
+        ("AUTHENTICATE", What::Say(b"* 3 EXISTS\r\n+ \r\n$ NO [AUTHENTICATIONFAILED] no\r\n".to_vec()), Denied),
+        ("SELECT", no("plain"), Passing),
+        ("SELECT", no("[NONEXISTENT] no INBOX"), Lasting),
+        ("SELECT", no("[INUSE] locked"), Busy),
+        ("SELECT", no("[AUTHENTICATIONFAILED] odd"), Passing),
+        ("SELECT", What::Bye("enough".into()), Passing),
+        ("SELECT", What::Close, Passing),
+        ("SELECT", What::Mute, Passing),
+        ("SELECT", What::Cut(10), Passing),
+        ("SELECT", What::Say(b"$ OK nothing to say\r\n".to_vec()), Passing),
+        ("SELECT", What::Say(b"* 3 EXISTS\r\n* OK [UIDVALIDITY 0] .\r\n$ OK .\r\n".to_vec()), Passing),
+        ("UID FETCH", no("plain"), Passing),
+        ("UID FETCH", What::Bad("odd".into()), Passing),
+        ("UID FETCH", What::Close, Passing),
+        ("UID FETCH", What::Cut(50), Passing),
+        ("UID FETCH", What::Stall(50), Passing),
+        ("UID FETCH", What::Say(b"* 1 FETCH (UID 0 RFC822.SIZE 1)\r\n$ OK .\r\n".to_vec()), Passing),
+        ("UID FETCH", What::Say([b"* 1 FETCH (UID 5 X ".as_slice(), &[b'x'; 70_000]].concat()), Passing),
+        ("UID FETCH", What::Say(b"* 1 FETCH (UID 5 ENVELOPE {536862720}\r\nabc".to_vec()), Passing),
+        ("UID FETCH", What::Say(b"+ go ahead\r\n".to_vec()), Passing),
+    ] {
+        let shown = format!("{on}: {}", shown(&what));
+        let server = Server::fixture(Manner::default().deviating(on, 0, what));
+        match open(&server).await {
+            Ok((_, snapshot)) => panic!("{shown}: listed {:?}", listed(&snapshot)),
+            Err(fault) => assert_eq!(fault.verdict, verdict, "{shown}: {fault}"),
+        }
+    }
+}
+
+fn shown(what: &What) -> String {
+    match what {
+        What::Say(octets) => String::from_utf8_lossy(&octets[..octets.len().min(60)]).into_owned(),
+        What::No(text) => format!("NO {text}"),
+        What::Bad(text) => format!("BAD {text}"),
+        _ => "another".into(),
+    }
+}
+
+/// What a server may say besides, at any time: it changes nothing.
+#[tokio::test(start_paused = true)]
+async fn what_nobody_asked_for_is_passed_over() {
+    let deep = format!("* 1 FETCH (BODYSTRUCTURE {})\r\n", "(".repeat(5_000) + &")".repeat(5_000));
+    for line in [
+        "* 2 FETCH (FLAGS (\\Seen))\r\n",
+        "* 4 RECENT\r\n",
+        "* ESEARCH (TAG \"x\") UID COUNT 7\r\n",
+        "* NAMESPACE ((\"\" \"/\")) NIL NIL\r\n",
+        "* XFOO bar\r\n",
+        "\r\n",
+        "* 1 FETCH ()\r\n",
+        "* SEARCH 2 (MODSEQ 9)\r\n",
+        "* VANISHED (EARLIER) 1:4\r\n",
+        "* 1 FETCH (INTERNALDATE NIL)\r\n",
+        "* OK [ALERT]\u{e9}\r\n",
+        "* OK\r\n",
+        "* OK foo {12}\r\n",
+        "* NO [ALERT] disk 90% full\r\n",
+        "* CAPABILITY IMAP4rev1  SASL-IR\r\n",
+        "* CAPABILITY IMAP4rev2\r\n",
+        "* STATUS INBOX (MESSAGES 3 SIZE 620) \r\n",
+        "* LIST () \"/\" {3}\r\na\nb\r\n",
+        "* 1 FETCH (X-FOO {5}\r\n)\r\na1 Y (\"a)\" 1))\r\n",
+        "* ID NIL\n",
+        "* OK LF only\n",
+        &deep,
+    ] {
+        for command in ["SELECT", "UID FETCH 1:*", "UID FETCH 7", "UID STORE", "UID EXPUNGE", "UID SEARCH"] {
+            let what = What::Before(line.into());
+            let server = Server::fixture(Manner::default().deviating(command, 0, what));
+            let (mut mailbox, snapshot) = open(&server).await.unwrap_or_else(|fault| panic!("{line}: {fault}"));
+            assert_eq!(listed(&snapshot), FX, "{line} before {command}");
+            let body = whole(&mut mailbox, 7).await.unwrap_or_else(|fault| panic!("{line}: {fault}"));
+            assert_eq!(body.unwrap().len(), 200);
+            let settled = mailbox.settle(&delete(&[5, 9])).await;
+            assert!(matches!(settled, Settled::Done), "{line} before {command}: {settled:?}");
+            assert_eq!(server.with("tim", "INBOX", |mailbox| mailbox.uids()), [7]);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_comes_whole_or_not_at_all() {
+    let large = Content::new([b"Subject: large\r\n\r\n".as_slice(), &b"0123456789\r\n".repeat(20_000)].concat());
+    let size = large.len();
+    for (content, cut) in [(Content::new(b"Subject: small\r\n\r\nx\r\n"), 40), (large, 100_000)] {
+        for order in [Order::Each, Order::Fours, Order::End, Order::Reversed] {
+            let server = Server::new(Manner { order, ..Manner::default() }, vec![account(content.clone())]);
+            let (mut mailbox, _) = open(&server).await.unwrap();
+            assert_eq!(whole(&mut mailbox, 5).await.unwrap().unwrap(), content.octets());
+        }
+        for (what, second) in [
+            (What::Cut(cut), true),
+            (What::Stall(cut), true),
+            (What::Cut(content.len() + 35), true),
+            (What::Tagged(b"$ NO [SERVERBUG] half\r\n".to_vec()), false),
+            (What::Tagged(b"* BYE oh\r\n".to_vec()), true),
+            (What::Literal(100), true),
+            (What::Literal(-5), true),
+        ] {
+            let retried = second && content.len() < size;
+            let server =
+                Server::new(Manner::default().deviating("UID FETCH 5", 1, what), vec![account(content.clone())]);
+            let (mut mailbox, _) = open(&server).await.unwrap();
+            match whole(&mut mailbox, 5).await {
+                Ok(octets) => assert_eq!(octets.unwrap(), content.octets()),
+                Err(fault) => assert_eq!(fault.verdict, Verdict::Passing),
+            }
+            let _ = retried;
+        }
+    }
+}
+
+fn account(content: Content) -> Account {
+    let mut account = Account::fixture();
+    account.mailboxes[0].messages[0].reported = content.len();
+    account.mailboxes[0].messages[0].content = content;
+    account
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_none_is_no_empty_message() {
+    for (what, gone) in [
+        (What::Body("NIL"), false),
+        (What::Body("\"\""), false),
+        (What::Bodiless, false),
+        (What::No("[SERVERBUG] oh".into()), false),
+        (What::Bad("odd".into()), false),
+        (What::Say(b"$ OK but nothing\r\n".to_vec()), false),
+        (What::Act(Arc::new(|account| account.mailboxes[0].expunge(7))), true),
+    ] {
+        let server = Server::fixture(Manner::default().deviating("UID FETCH 7", 1, what));
+        let (mut mailbox, _) = open(&server).await.unwrap();
+        match whole(&mut mailbox, 7).await {
+            Ok(None) => assert!(gone),
+            Ok(Some(octets)) => panic!("a message of {} octets", octets.len()),
+            Err(fault) => assert!(!gone && fault.verdict == Verdict::Passing, "{fault}"),
+        }
+        assert_eq!(whole(&mut mailbox, 9).await.unwrap().unwrap().len(), 300, "the next one is not hurt");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_line_is_replaced_once() {
+    let server = Server::fixture(Manner::default().deviating("UID FETCH 7", 1, What::Close));
+    let (mut mailbox, _) = open(&server).await.unwrap();
+    assert_eq!(whole(&mut mailbox, 7).await.unwrap().unwrap().len(), 200);
+    assert_eq!(server.connections(), 2);
+    // Deletions after that are verified first.
+    assert!(matches!(mailbox.settle(&delete(&[7])).await, Settled::Done));
+    let commands = commands(&server);
+    let verify = commands.iter().position(|command| command == "UID FETCH 7 (RFC822.SIZE)").unwrap();
+    assert!(verify < commands.iter().position(|command| command.starts_with("UID STORE")).unwrap());
+
+    let server = Server::fixture(Manner::default().deviating("UID FETCH 7", 0, What::Close));
+    let (mut mailbox, _) = open(&server).await.unwrap();
+    assert_eq!(whole(&mut mailbox, 7).await.unwrap_err().verdict, Verdict::Passing);
+    assert_eq!(server.connections(), 2, "no more than once in a minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_uidvalidity_is_another_mailbox() {
+    let renewed = |account: &mut Account| account.mailboxes[0].uid_validity = Some(101);
+    let manner =
+        Manner::default().deviating("UID FETCH 7", 1, What::Close).deviating("SELECT", 2, What::Act(Arc::new(renewed)));
+    let server = Server::fixture(manner);
+    let (mut mailbox, _) = open(&server).await.unwrap();
+    assert!(whole(&mut mailbox, 7).await.is_err());
+    assert!(matches!(mailbox.settle(&delete(&[5])).await, Settled::Changed(_)));
+    assert!(!commands(&server).iter().any(|command| command.contains("STORE")));
+
+    let say = What::Before(b"* OK [UIDVALIDITY 101] new\r\n".to_vec());
+    let server = Server::fixture(Manner::default().deviating("UID FETCH 7", 1, say));
+    let (mut mailbox, _) = open(&server).await.unwrap();
+    let _ = whole(&mut mailbox, 7).await;
+    assert!(matches!(mailbox.settle(&delete(&[5])).await, Settled::Changed(_)));
+    assert_eq!(server.with("tim", "INBOX", |mailbox| mailbox.uids()), [5, 7, 9]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn top_reads_windows() {
+    let content = Content::new(b"0123456789".repeat(1_000));
+    let server = Server::new(Manner::default(), vec![account(content.clone())]);
+    let (mut mailbox, _) = open(&server).await.unwrap();
+    for (offset, length, expected) in [(0, 15, 15), (9_990, 15, 10), (10_000, 15, 0)] {
+        let window = Window { offset, length };
+        let mut body =
+            mailbox.peek(uid(5), window).await.unwrap_or_else(|_| panic!("{:?}", commands(&server))).unwrap();
+        assert_eq!(body.octets(), expected);
+        assert_eq!(body.next().await.unwrap().map_or(0, <[u8]>::len) as u64, expected);
+    }
+}
+
+/// What is removed, what is said of it, by what commands, in each way there is to remove.
+#[tokio::test(start_paused = true)]
+async fn removals_are_proved() {
+    let flags = "+FLAGS.SILENT (\\Deleted";
+    for (missing, expected, left) in [
+        (
+            &[][..],
+            [format!("UID STORE 5,9 {flags})"), "UID EXPUNGE 5,9".into(), "UID SEARCH RETURN (COUNT) UID 5,9".into()],
+            &[7][..],
+        ),
+        (
+            &["ESEARCH"],
+            [format!("UID STORE 5,9 {flags})"), "UID EXPUNGE 5,9".into(), "UID SEARCH UID 5,9".into()],
+            &[7],
+        ),
+        (
+            &["UIDPLUS"],
+            ["UID MOVE 5,9 \"Trash\"".into(), "UID SEARCH RETURN (COUNT) UID 5,9".into(), "LOGOUT".into()],
+            &[7],
+        ),
+        (
+            &["UIDPLUS", "MOVE"],
+            [
+                format!("UID STORE 5,9 {flags} $POP3Deleted)"),
+                "UID SEARCH RETURN (COUNT) UID 5,9 UNKEYWORD $POP3Deleted".into(),
+                "LOGOUT".into(),
+            ],
+            &[5, 7, 9],
+        ),
+    ] {
+        let server = Server::fixture(Manner::default().without(missing));
+        let (mut mailbox, _) = open(&server).await.unwrap();
+        assert!(matches!(mailbox.settle(&delete(&[5, 9])).await, Settled::Done), "without {missing:?}");
+        mailbox.leave().await;
+        tokio::task::yield_now().await;
+        let commands = commands(&server);
+        let from =
+            commands.iter().position(|command| *command == expected[0]).unwrap_or_else(|| panic!("{commands:?}"));
+        assert_eq!(commands[from..from + 3], expected, "without {missing:?}");
+        assert_eq!(server.with("tim", "INBOX", |mailbox| mailbox.uids()), left);
+        assert!(!commands.iter().any(|command| command == "EXPUNGE" || command == "CLOSE"));
+        // Hidden messages are not shown to the next session.
+        let (_, snapshot) = open(&server).await.unwrap();
+        assert_eq!(listed(&snapshot), [(7, 200)], "without {missing:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_removed_is_not_called_removed() {
+    let no = |text: &str| What::No(text.into());
+    for (on, nth, what, verdict) in [
+        ("UID STORE", 0, no("[UNAVAILABLE] later"), Verdict::Passing),
+        ("UID STORE", 0, no("[NOPERM] not yours"), Verdict::Lasting),
+        ("UID STORE", 0, What::Bad("odd".into()), Verdict::Passing),
+        ("UID STORE", 0, What::Close, Verdict::Passing),
+        ("UID STORE", 0, What::Mute, Verdict::Passing),
+        ("UID EXPUNGE", 0, no("[SERVERBUG] oh"), Verdict::Passing),
+        ("UID EXPUNGE", 0, What::Say(b"$ OK done, not\r\n".to_vec()), Verdict::Passing),
+        ("UID EXPUNGE", 0, What::Close, Verdict::Passing),
+        ("UID SEARCH", 0, no("oh"), Verdict::Passing),
+        ("UID SEARCH", 0, What::Bad("oh".into()), Verdict::Passing),
+        ("UID SEARCH", 0, What::Tagged(b"$ OK [MESSAGELIMIT 1 9] some\r\n".to_vec()), Verdict::Passing),
+    ] {
+        let shown = format!("{on}: {}", shown(&what));
+        let server = Server::fixture(Manner::default().deviating(on, nth, what));
+        let (mut mailbox, _) = open(&server).await.unwrap();
+        match mailbox.settle(&delete(&[5, 9])).await {
+            Settled::Partly { left, fault } => {
+                assert_eq!(fault.verdict, verdict, "{shown}: {fault}");
+                assert_eq!(left, 2, "{shown}");
+            }
+            settled => panic!("{shown}: {settled:?}"),
+        }
+        let uids = server.with("tim", "INBOX", |mailbox| mailbox.uids());
+        assert!(uids.contains(&7), "{shown}: nothing else may go");
+    }
+}
+
+/// A line that breaks once in an UPDATE costs nothing: every step can be repeated.
+#[tokio::test(start_paused = true)]
+async fn an_update_is_repeated_on_a_new_line() {
+    for on in ["UID STORE", "UID EXPUNGE", "UID SEARCH"] {
+        for what in [What::Close, What::Cut(0), What::Cut(3), What::Bye("oh".into())] {
+            let server = Server::fixture(Manner::default().deviating(on, 1, what));
+            let (mut mailbox, _) = open(&server).await.unwrap();
+            let settled = mailbox.settle(&delete(&[5, 9])).await;
+            assert!(matches!(settled, Settled::Done), "{on}: {settled:?}");
+            assert_eq!(server.with("tim", "INBOX", |mailbox| mailbox.uids()), [7]);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_uid_expunge_is_remembered() {
+    let server = Server::fixture(Manner::default().deviating("UID EXPUNGE", 0, What::Bad("unknown".into())));
+    let (mut mailbox, _) = open(&server).await.unwrap();
+    assert!(matches!(mailbox.settle(&delete(&[5, 9])).await, Settled::Done));
+    let (_, snapshot) = open(&server).await.unwrap();
+    assert_eq!(listed(&snapshot), [(7, 200)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_quit_could_not_keep_is_not_promised() {
+    let deletion = async |manner: Manner, change: &dyn Fn(&mut Account), settings: Settings| {
+        let mut account = Account::fixture();
+        change(&mut account);
+        let server = Server::new(manner, vec![account]);
+        open_with(&server, settings).await.unwrap().1.deletion()
+    };
+    let poor = || Manner::default().without(&["UIDPLUS", "MOVE"]);
+    let ignoring = || Settings { on_delete: Some(OnDelete::Ignore), ..settings() };
+    let read_only = |account: &mut Account| account.mailboxes[0].read_only = true;
+    let no_keyword = |account: &mut Account| account.mailboxes[0].permanent = "\\Seen \\Deleted".into();
+    let no_deleted = |account: &mut Account| account.mailboxes[0].permanent = "\\Seen \\*".into();
+    let gmail = || {
+        let mut manner = Manner::default();
+        manner.after.push_str(" X-GM-EXT-1");
+        manner
+    };
+    let nothing = |_: &mut Account| {};
+    let no_trash = |account: &mut Account| account.mailboxes.truncate(1);
+    assert_eq!(deletion(Manner::default(), &read_only, settings()).await, Deletion::ReadOnly);
+    assert_eq!(deletion(Manner::default(), &no_deleted, settings()).await, Deletion::ReadOnly);
+    assert_eq!(deletion(Manner::default(), &read_only, ignoring()).await, Deletion::Allowed);
+    assert_eq!(deletion(poor(), &no_keyword, settings()).await, Deletion::Unsupported);
+    assert_eq!(deletion(poor(), &nothing, settings()).await, Deletion::Allowed);
+    assert_eq!(deletion(gmail(), &nothing, settings()).await, Deletion::Allowed);
+    assert_eq!(deletion(gmail(), &no_trash, settings()).await, Deletion::Unsupported);
+}
+
+#[tokio::test(start_paused = true)]
+async fn mailboxes_without_lasting_uids_serve_one_line() {
+    let mut account = Account::fixture();
+    account.mailboxes[0].sticky = false;
+    let server = Server::new(Manner::default().deviating("UID FETCH 7", 1, What::Close), vec![account]);
+    let (mut mailbox, snapshot) = open(&server).await.unwrap();
+    assert_eq!(snapshot.uid_validity(), None);
+    assert!(whole(&mut mailbox, 7).await.is_err());
+    assert!(matches!(mailbox.settle(&delete(&[5])).await, Settled::Changed(_)));
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn others_deleted_flag_shows_or_hides() {
+    for (deleted, expected) in [(Deleted::Show, &FX[..]), (Deleted::Own, &FX), (Deleted::Hide, &FX[1..])] {
+        let server = Server::fixture(Manner::default());
+        server.with("tim", "INBOX", |mailbox| mailbox.flag(5, "\\Deleted"));
+        let (mut mailbox, snapshot) = open_with(&server, Settings { deleted, ..settings() }).await.unwrap();
+        assert_eq!(listed(&snapshot), expected);
+        // Hidden or not: what was not asked for stays, though it is flagged.
+        assert!(matches!(mailbox.settle(&delete(&[7, 9])).await, Settled::Done));
+        assert_eq!(server.with("tim", "INBOX", |mailbox| mailbox.uids()), [5]);
+    }
+}
