@@ -4,6 +4,8 @@ use std::{fmt, future::Future, io, pin::Pin};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub mod limits;
+pub mod listen;
 pub mod tcp;
 pub mod tls;
 

@@ -1,0 +1,116 @@
+//! How many connections there may be: in all, and from one address before it has logged in. A permit is taken before
+//! anything is spent on a connection and given back when it is dropped.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The limits of one process.
+#[derive(Clone)]
+pub struct Limits {
+    all: Arc<Semaphore>,
+    strangers: Arc<Strangers>,
+}
+
+/// Connections that have not logged in, by address.
+struct Strangers {
+    most: usize,
+    counts: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// The right to one connection.
+pub struct Permit {
+    _one_of_all: OwnedSemaphorePermit,
+    stranger: Option<Stranger>,
+}
+
+struct Stranger {
+    strangers: Arc<Strangers>,
+    address: IpAddr,
+}
+
+/// Which limit is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    /// The process has as many connections as it may.
+    #[error("limits.sessions is reached")]
+    Sessions,
+    /// The address has as many connections that have not logged in as it may.
+    #[error("limits.sessions_per_address is reached")]
+    Address,
+}
+
+impl Limits {
+    /// `sessions` connections in all, `per_address` of them from one address (IPv6: one /64) that have not logged in.
+    pub fn new(sessions: usize, per_address: usize) -> Self {
+        let sessions = sessions.min(Semaphore::MAX_PERMITS);
+        let strangers = Strangers { most: per_address, counts: Mutex::default() };
+        Self { all: Arc::new(Semaphore::new(sessions)), strangers: Arc::new(strangers) }
+    }
+
+    /// A permit for a connection from `address`, if there is one left.
+    pub fn admit(&self, address: IpAddr) -> Result<Permit, Full> {
+        let one_of_all = self.all.clone().try_acquire_owned().map_err(|_| Full::Sessions)?;
+        let address = household(address);
+        let mut counts = self.strangers.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if *count >= self.strangers.most {
+            return Err(Full::Address);
+        }
+        *count += 1;
+        let stranger = Stranger { strangers: self.strangers.clone(), address };
+        Ok(Permit { _one_of_all: one_of_all, stranger: Some(stranger) })
+    }
+}
+
+impl Permit {
+    /// The connection has logged in: it does not count for its address any more. Behind one address may be many.
+    pub fn logged_in(&mut self) {
+        self.stranger = None;
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let mut counts = self.strangers.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// What one party can have as many of as it likes counts as one: an IPv6 /64 (RFC 6177).
+fn household(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permits_are_counted_and_given_back() {
+        let limits = Limits::new(4, 2);
+        let admit = |address: &str| limits.admit(address.parse().unwrap());
+        let mut one = admit("2001:db8::1").unwrap();
+        let two = admit("2001:db8::2").unwrap();
+        assert_eq!(admit("2001:db8::3").err(), Some(Full::Address));
+        let _other = admit("2001:db8:0:1::3").unwrap();
+        one.logged_in();
+        let three = admit("2001:db8::3").unwrap();
+        assert_eq!(admit("192.0.2.1").err(), Some(Full::Sessions));
+        drop((two, three));
+        assert_eq!(limits.strangers.counts.lock().unwrap().len(), 1);
+        assert!(admit("::ffff:192.0.2.1").is_ok() && admit("192.0.2.1").is_ok());
+    }
+}
