@@ -121,8 +121,8 @@ impl ImapMailbox {
     }
 
     /// Whether the line is lost, as opposed to not trusted.
-    pub(super) const fn is_lost(&mut self) -> bool {
-        self.changed.is_none()
+    pub(super) const fn is_lost(&self) -> bool {
+        self.conn.is_none() && self.changed.is_none()
     }
 
     /// Whether the mailbox is not the one that was listed.
@@ -173,7 +173,7 @@ impl ImapMailbox {
     }
 
     /// Notes what a trouble means for the rest of the session.
-    fn fault(&mut self, trouble: Trouble) -> Fault {
+    pub(super) fn fault(&mut self, trouble: Trouble) -> Fault {
         match &trouble {
             Trouble::Malformed(_) | Trouble::Changed(_) => self.distrust(trouble.to_string()),
             trouble if trouble.is_lost_line() => self.hang_up(),

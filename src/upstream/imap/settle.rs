@@ -7,12 +7,12 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::{
-    conn::Conn,
-    fault::{Outcome, Phase, Trouble},
+    conn::{Conn, Tag},
+    fault::{Outcome, Trouble},
     listing::{self, KEYWORD, Removal},
     mailbox::ImapMailbox,
     sets::{UidSet, sets},
-    tap::Found,
+    tap::{Found, Malformed},
 };
 use crate::{
     mail::{Changes, Uid},
@@ -24,8 +24,10 @@ pub(super) async fn settle(mailbox: &mut ImapMailbox, changes: &Changes) -> Sett
     let mut left = if mailbox.ground.removal == Removal::Nothing { Vec::new() } else { changes.delete.clone() };
     let seen = if mailbox.ground.seen { changes.seen.as_slice() } else { &[] };
     if left.is_empty() {
-        if !seen.is_empty() && timeout(UPDATE, mark_seen(mailbox, seen)).await.is_err() {
-            info!("flagging messages as seen took too long");
+        match timeout(UPDATE, mark_seen(mailbox, seen)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(fault)) => info!(cause = %fault, "messages could not be flagged as seen"),
+            Err(_) => mailbox.hang_up(),
         }
         return Settled::Done;
     }
@@ -40,10 +42,10 @@ pub(super) async fn settle(mailbox: &mut ImapMailbox, changes: &Changes) -> Sett
 
 /// Flags messages `\Seen`.
 pub(super) async fn mark_seen(mailbox: &mut ImapMailbox, uids: &[Uid]) -> Result<(), Fault> {
-    let sets = sets(uids, &mailbox.known());
-    let conn = mailbox.line().await?;
-    for set in sets {
-        conn.run(&seen_command(&set)).await.map_err(|trouble| trouble.into_fault(Phase::Use, false))?;
+    for set in sets(uids, &mailbox.known()) {
+        if let Err(trouble) = mailbox.line().await?.run(&seen_command(&set)).await {
+            return Err(mailbox.fault(trouble));
+        }
     }
     Ok(())
 }
@@ -51,19 +53,15 @@ pub(super) async fn mark_seen(mailbox: &mut ImapMailbox, uids: &[Uid]) -> Result
 /// Removes `left`; what is still in it when this ends, or is given up, may still be there.
 async fn update(mailbox: &mut ImapMailbox, left: &mut Vec<Uid>, seen: &[Uid]) -> Settled {
     let mut kept = Vec::new();
-    let mut seen = seen;
-    let mut again = true;
-    let result = loop {
-        let result = pass(mailbox, left, &mut kept, &mut seen).await;
-        match result {
-            // What was asked for may or may not have happened. A new line shows, once.
-            Err(fault) if again && mailbox.is_lost() && mailbox.may_reconnect() => {
-                info!(cause = %fault, "the line broke in the update, trying once more");
-                again = false;
-            }
-            result => break result,
-        }
-    };
+    let mut result = pass(mailbox, left, &mut kept, seen).await;
+    if let Err(fault) = &result
+        && mailbox.is_lost()
+        && mailbox.may_reconnect()
+    {
+        // What was asked for may or may not have happened. A new line shows; what it shows done is done.
+        info!(cause = %fault, "the line broke in the update, trying once more");
+        result = pass(mailbox, left, &mut kept, &[]).await;
+    }
     left.append(&mut kept);
     match result {
         Ok(()) if left.is_empty() => Settled::Done,
@@ -77,25 +75,29 @@ async fn update(mailbox: &mut ImapMailbox, left: &mut Vec<Uid>, seen: &[Uid]) ->
 }
 
 /// One pass over what is left. Messages that are not what they were go to `kept`.
-async fn pass(
-    mailbox: &mut ImapMailbox,
-    left: &mut Vec<Uid>,
-    kept: &mut Vec<Uid>,
-    seen: &mut &[Uid],
-) -> Result<(), Fault> {
+async fn pass(mailbox: &mut ImapMailbox, left: &mut Vec<Uid>, kept: &mut Vec<Uid>, seen: &[Uid]) -> Result<(), Fault> {
     mailbox.line().await?;
     if mailbox.must_verify {
         let gone = verify(mailbox, left, kept).await?;
-        left.retain(|uid| !gone.contains(uid) && !kept.contains(uid));
+        left.retain(|uid| gone.binary_search(uid).is_err() && kept.binary_search(uid).is_err());
     }
     let known = mailbox.known();
-    for set in sets(std::mem::take(seen), &known) {
-        // Goes along with what follows; its outcome is nobody's concern.
-        mailbox.line().await?.send(&seen_command(&set)).map_err(|trouble| trouble.into_fault(Phase::Use, false))?;
+    let mut flagged = Vec::new();
+    for set in sets(seen, &known) {
+        match mailbox.line_in_use()?.send(&seen_command(&set)) {
+            Ok(tag) => flagged.push(tag),
+            Err(trouble) => return Err(mailbox.fault(trouble)),
+        }
     }
     for set in sets(left, &known) {
         remove(mailbox, &set).await?;
-        left.retain(|uid| set.uids.binary_search(uid).is_err());
+        left.drain(..set.uids.len()); // The sets are what is left, in order.
+    }
+    // The flags went along with the rest; that they could not be set is no reason to call the removal failed.
+    for tag in flagged {
+        if let Err(trouble) = mailbox.line_in_use()?.finish(&tag).await {
+            info!(%trouble, "messages could not be flagged as seen");
+        }
     }
     Ok(())
 }
@@ -105,12 +107,17 @@ async fn remove(mailbox: &mut ImapMailbox, set: &UidSet) -> Result<(), Fault> {
     let mut left = usize::MAX;
     let mut again = true;
     loop {
-        let mut attempt = attempt(mailbox, set).await?;
+        let removal = mailbox.ground.removal.clone();
+        mailbox.has_removed = true;
+        let attempt = match attempt(mailbox.line_in_use()?, &removal, set).await {
+            Ok(attempt) => attempt,
+            Err(trouble) => return Err(mailbox.fault(trouble)),
+        };
         if attempt.left == 0 {
             return Ok(());
         }
-        if let (Removal::Expunge, Some(refusal)) = (&mailbox.ground.removal, attempt.expunge_refused()) {
-            warn!(refusal, "the server offers UIDPLUS but refuses UID EXPUNGE: messages are hidden instead");
+        if let (Removal::Expunge, Some(refusal)) = (&removal, attempt.expunge_refused()) {
+            warn!(refusal, "the server offers UIDPLUS but refuses UID EXPUNGE");
             mailbox.server.expunge_refused.store(true, Ordering::Relaxed);
             if mailbox.ground.hideable {
                 mailbox.ground.removal = Removal::Hide;
@@ -121,9 +128,8 @@ async fn remove(mailbox: &mut ImapMailbox, set: &UidSet) -> Result<(), Fault> {
         let progress = attempt.limited && attempt.left < left;
         left = attempt.left;
         if !progress && !std::mem::take(&mut again) {
-            let trouble = attempt.troubles.drain(..).flatten().next();
-            return Err(match trouble {
-                Some(trouble) => trouble.into_fault(Phase::Use, false),
+            return Err(match attempt.troubles.into_iter().flatten().next() {
+                Some(trouble) => mailbox.fault(trouble),
                 None => {
                     Fault::new(Verdict::Passing, "the server confirmed the removal, but the messages are still there")
                 }
@@ -153,9 +159,7 @@ impl Attempt {
     }
 }
 
-async fn attempt(mailbox: &mut ImapMailbox, set: &UidSet) -> Result<Attempt, Fault> {
-    let removal = mailbox.ground.removal.clone();
-    let in_use = |trouble: Trouble| trouble.into_fault(Phase::Use, false);
+async fn attempt(conn: &mut Conn, removal: &Removal, set: &UidSet) -> Result<Attempt, Trouble> {
     let UidSet { text: set, uids } = set;
     let mut criteria = format!("UID {set}");
     let commands = match removal {
@@ -170,14 +174,12 @@ async fn attempt(mailbox: &mut ImapMailbox, set: &UidSet) -> Result<Attempt, Fau
         }
         Removal::Nothing => Vec::new(),
     };
-    mailbox.has_removed = true;
-    let conn = mailbox.line_in_use()?;
     conn.view.message_limit = None;
     let mut tags = Vec::new();
     for command in &commands {
-        tags.push(conn.send(command).map_err(in_use)?);
+        tags.push(conn.send(command)?);
     }
-    let search = ask_count(conn, &criteria).map_err(in_use)?;
+    let search = ask_count(conn, &criteria)?;
     let mut troubles = Vec::new();
     let mut limited = false;
     for tag in &tags {
@@ -187,24 +189,24 @@ async fn attempt(mailbox: &mut ImapMailbox, set: &UidSet) -> Result<Attempt, Fau
                 troubles.push(None);
             }
             Err(trouble @ (Trouble::No(_) | Trouble::Bad(_))) => troubles.push(Some(trouble)),
-            Err(trouble) => return Err(in_use(trouble)),
+            Err(trouble) => return Err(trouble),
         }
     }
     limited |= conn.view.message_limit.take().is_some();
     let outcome = conn.finish(&search).await;
     let left = match count(conn, outcome, &criteria).await {
-        Ok(left) => left,
+        Ok(left) => left.min(uids.len()),
         // Nobody knows what is left: the refusal that caused it says more than the refused question.
-        Err(trouble) => return Err(in_use(troubles.into_iter().flatten().next().unwrap_or(trouble))),
+        Err(trouble) => return Err(troubles.into_iter().flatten().next().unwrap_or(trouble)),
     };
-    if let Some(why) = conn.view.changed {
-        return Err(in_use(Trouble::Changed(why)));
+    match conn.view.changed {
+        Some(why) => Err(Trouble::Changed(why)),
+        None => Ok(Attempt { left, limited, troubles }),
     }
-    Ok(Attempt { left: left.min(uids.len()), limited, troubles })
 }
 
 /// Asks how many messages match.
-fn ask_count(conn: &mut Conn, criteria: &str) -> Result<super::conn::Tag, Trouble> {
+fn ask_count(conn: &mut Conn, criteria: &str) -> Result<Tag, Trouble> {
     let options = if conn.capabilities.esearch { "RETURN (COUNT) " } else { "" };
     let tag = conn.send(&format!("UID SEARCH {options}{criteria}"))?;
     conn.aside().found = Some(Found::default());
@@ -216,7 +218,7 @@ async fn count(conn: &mut Conn, outcome: Result<Outcome, Trouble>, criteria: &st
     let found = conn.aside().found.take().unwrap_or_default();
     let outcome = outcome?;
     if outcome.message_limit().is_some() || conn.view.message_limit.take().is_some() {
-        return Err(super::tap::Malformed("a search result that is limited").into());
+        return Err(Malformed("a search result that is limited").into());
     }
     match found.count {
         Some(count) => Ok(count as usize),
@@ -231,11 +233,13 @@ async fn count(conn: &mut Conn, outcome: Result<Outcome, Trouble>, criteria: &st
 /// Compares the messages with what they were when they were listed: those that are gone are returned,
 /// those that have become something else go to `kept`.
 async fn verify(mailbox: &mut ImapMailbox, left: &[Uid], kept: &mut Vec<Uid>) -> Result<Vec<Uid>, Fault> {
-    let in_use = |trouble: Trouble| trouble.into_fault(Phase::Use, false);
     let snapshot = mailbox.snapshot.clone();
     let mut gone = Vec::new();
     for set in sets(left, &mailbox.known()) {
-        let rows = listing::fetch(mailbox.line_in_use()?, &set.text).await.map_err(in_use)?;
+        let rows = match listing::fetch(mailbox.line_in_use()?, &set.text).await {
+            Ok(rows) => rows,
+            Err(trouble) => return Err(mailbox.fault(trouble)),
+        };
         for uid in set.uids {
             match rows.binary_search_by_key(&uid, |row| row.uid) {
                 Err(_) => gone.push(uid),
