@@ -1,0 +1,335 @@
+//! One session from the greeting to the end (RFC 1939 §3): reads a line, steps, has done what the step asks for, writes.
+//! Only QUIT in the TRANSACTION state leads to `update`, the one place where changes are made.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, info_span};
+
+use super::{
+    Gateway, Peer, Seen,
+    client::Client,
+    grant::{Granted, grant},
+    lock::Held,
+    refuse,
+    send::{Delivery, send},
+    summary::{End, Summary, loggable},
+};
+use crate::{
+    mail::{Changes, Credentials, Snapshot, Uid},
+    net::Wire,
+    pop3::{
+        line::{Expects, Input},
+        reply::{Code, Reply},
+        session::{Authorization, Before, Channel, During, Leaving, Listing, Opening, Securing, Transaction, Wanted},
+    },
+    upstream::{Mailbox, Settled, Upstream},
+};
+
+/// Runs one session. When `shutdown` is cancelled it ends with the next command, or at once if the client is thinking;
+/// changes that have been begun are finished. Dropping the future breaks the session off like a lost line.
+pub fn serve<U: Upstream>(
+    gateway: Arc<Gateway<U>>,
+    wire: Box<dyn Wire>,
+    peer: Peer,
+    shutdown: CancellationToken,
+) -> impl Future<Output = ()> + Send {
+    let id = gateway.sessions.fetch_add(1, Ordering::Relaxed);
+    let session = async move {
+        let client = Client::new(wire);
+        Session { gateway: &gateway, id, peer, client, shutdown, summary: Summary::new() }.run().await;
+    };
+    session.instrument(info_span!("session", id))
+}
+
+struct Session<'a, U> {
+    gateway: &'a Gateway<U>,
+    id: u64,
+    peer: Peer,
+    client: Client,
+    shutdown: CancellationToken,
+    summary: Summary,
+}
+
+/// A session that has a mailbox.
+struct Open<M> {
+    mailbox: M,
+    snapshot: Arc<Snapshot>,
+    held: Option<Held>,
+    transaction: Transaction,
+}
+
+/// A session that ends without UPDATE.
+struct Over {
+    end: End,
+    /// Messages that may be flagged `\Seen` nevertheless.
+    retrieved: Vec<Uid>,
+}
+
+impl<U: Upstream> Session<'_, U> {
+    async fn run(mut self) {
+        let end = match self.authorize().await {
+            Ok(open) => self.converse(open).await,
+            Err(end) => {
+                self.client.part(end).await;
+                end
+            }
+        };
+        self.summary.report(end, self.peer.client(), &self.gateway.settings.upstream);
+    }
+
+    /// The AUTHORIZATION state.
+    async fn authorize(&mut self) -> Result<Open<U::Mailbox>, End> {
+        let channel = self.channel(self.peer.encrypted);
+        let (mut session, greeting) = Authorization::new(Arc::clone(&self.gateway.session), channel);
+        self.client.say(&greeting).await?;
+        loop {
+            let input = self.client.listen(session.expects(), IDLE_BEFORE_LOGIN, &self.shutdown).await?;
+            let mut before = session.line(input);
+            session = loop {
+                match before {
+                    Before::Reply(session, reply) => {
+                        self.answer(&reply).await?;
+                        break session;
+                    }
+                    Before::Secure(securing, reply) => break self.secure(securing, &reply).await?,
+                    Before::Open(opening, credentials) => match self.open(opening, credentials).await? {
+                        Ok(open) => return Ok(open),
+                        Err(refusal) => before = refusal,
+                    },
+                    Before::Close(None) => return Err(End::Refused),
+                    Before::Close(Some(reply)) => {
+                        self.answer(&reply).await?;
+                        return Err(if reply.is_ok() { End::Quit } else { End::Refused });
+                    }
+                }
+            };
+        }
+    }
+
+    /// TRANSACTION, and UPDATE if it comes to that.
+    async fn converse(&mut self, open: Open<U::Mailbox>) -> End {
+        let Open { mut mailbox, snapshot, held, transaction } = open;
+        let Over { end, retrieved } = match self.transact(&mut mailbox, transaction).await {
+            Ok((leaving, changes)) => {
+                for uid in &changes.delete {
+                    self.summary.dele.add(snapshot.find(*uid).map_or(0, |message| message.octets));
+                }
+                let reply = self.update(&mut mailbox, &leaving, &changes).await;
+                // Before the reply: a client may come back as soon as it has read it.
+                drop(held);
+                match reply {
+                    Ok(reply) => {
+                        let end = self.client.say(&reply).await.err().unwrap_or(End::Quit);
+                        Over { end, retrieved: Vec::new() }
+                    }
+                    Err(end) => Over { end, retrieved: changes.seen },
+                }
+            }
+            Err(over) => over,
+        };
+        let aftermath = async {
+            if !retrieved.is_empty() {
+                mark_seen(&mut mailbox, &retrieved).await;
+            }
+            mailbox.leave().await;
+        };
+        tokio::join!(self.client.part(end), aftermath);
+        end
+    }
+
+    /// The TRANSACTION state.
+    async fn transact(
+        &mut self,
+        mailbox: &mut U::Mailbox,
+        mut transaction: Transaction,
+    ) -> Result<(Leaving, Changes), Over> {
+        loop {
+            let input = self.listen(mailbox, transaction.expects()).await.map_err(|end| Over::of(end, &transaction))?;
+            let mut during = transaction.line(input);
+            transaction = loop {
+                match during {
+                    During::Reply(transaction, reply) => {
+                        self.client.say(&reply).await.map_err(|end| Over::of(end, &transaction))?;
+                        break transaction;
+                    }
+                    During::List(transaction, listing) => {
+                        self.list(listing).await.map_err(|end| Over::of(end, &transaction))?;
+                        break transaction;
+                    }
+                    During::Send(sending, wanted) => match send(&mut self.client, mailbox, &sending, wanted).await {
+                        Ok(Delivery::Sent { whole, octets }) => {
+                            self.sent(mailbox, wanted, octets).await;
+                            break sending.sent(whole);
+                        }
+                        Ok(Delivery::Gone) => during = sending.gone(),
+                        Ok(Delivery::Failed(reply)) => during = sending.failed(reply),
+                        Err(end) => return Err(Over { end, retrieved: sending.retrieved() }),
+                    },
+                    During::Update(leaving, changes) => return Ok((leaving, changes)),
+                    During::Close(reply) => {
+                        let said = match reply {
+                            Some(reply) => self.client.say(&reply).await,
+                            None => Ok(()),
+                        };
+                        return Err(Over { end: said.err().unwrap_or(End::Refused), retrieved: Vec::new() });
+                    }
+                }
+            };
+        }
+    }
+
+    /// The UPDATE state: makes the changes and says what to answer. Whether the client is still there does not matter any
+    /// more once it has been handed everything it was owed before.
+    async fn update(&mut self, mailbox: &mut U::Mailbox, leaving: &Leaving, changes: &Changes) -> Result<Reply, End> {
+        self.summary.left = changes.delete.len();
+        // A client that sent RETR, DELE and QUIT at once and died has nothing yet (F-13).
+        self.client.flush().await?;
+        if *changes == Changes::default() {
+            return Ok(leaving.done());
+        }
+        let (left, reply) = match mailbox.settle(changes).await {
+            Settled::Done => (0, leaving.done()),
+            Settled::Partly { fault, .. } | Settled::Changed(fault) if changes.delete.is_empty() => {
+                refuse::log(&fault, "messages were not flagged as seen");
+                (0, leaving.done())
+            }
+            Settled::Partly { left, fault } => {
+                refuse::log(&fault, "some deleted messages were not removed");
+                (left, leaving.partly(refuse::update(&fault), left))
+            }
+            Settled::Changed(fault) => {
+                refuse::log(&fault, "the maildrop changed and nothing was deleted");
+                (changes.delete.len(), leaving.changed())
+            }
+        };
+        self.summary.left = left;
+        Ok(reply)
+    }
+
+    /// What can be said on the line as it is now.
+    fn channel(&self, encrypted: bool) -> Channel {
+        Channel {
+            encrypted,
+            stls: self.gateway.acceptor.is_some(),
+            login: encrypted || self.peer.is_within(&self.gateway.settings.plaintext_from),
+        }
+    }
+
+    /// Sends a reply before log-in. Who guesses passwords has to wait for it.
+    async fn answer(&mut self, reply: &Reply) -> Result<(), End> {
+        if reply.code() == Some(Code::Auth) {
+            self.client.flush().await?;
+            let delay = self.gateway.settings.failure_delay;
+            let chance = RandomState::new().hash_one(self.id) % 256;
+            // Never sooner, up to a quarter later: what is checked where cannot be told from the time it takes.
+            tokio::time::sleep(delay + delay / 1024 * u32::try_from(chance).unwrap_or_default()).await;
+        }
+        self.client.say(reply).await
+    }
+
+    async fn secure(&mut self, securing: Securing, reply: &Reply) -> Result<Authorization, End> {
+        let Some(acceptor) = &self.gateway.acceptor else { return Err(End::Refused) };
+        if self.client.has_more().await {
+            debug!("something was sent behind STLS");
+            return Err(End::Refused);
+        }
+        self.client.say(reply).await?;
+        self.client.flush().await?;
+        if let Err(error) = self.client.secure(&**acceptor).await {
+            debug!(%error, "no TLS");
+            return Err(End::Refused);
+        }
+        Ok(securing.secured(self.channel(true)))
+    }
+
+    /// Tries the credentials. The inner error is the refusal.
+    async fn open(
+        &mut self,
+        opening: Opening,
+        credentials: Credentials,
+    ) -> Result<Result<Open<U::Mailbox>, Before>, End> {
+        // What is owed goes out before a wait.
+        self.client.flush().await?;
+        let who = Arc::new(credentials);
+        let user = loggable(&who.user);
+        let granted = grant(self.gateway, &who).await;
+        drop(who);
+        let refusal = match granted {
+            Ok(Granted { mailbox, snapshot, held }) => {
+                let (transaction, reply) = opening.opened(Arc::clone(&snapshot));
+                self.summary.user = Some(user);
+                self.client.say(&reply).await?;
+                return Ok(Ok(Open { mailbox, snapshot, held, transaction }));
+            }
+            Err(fault) => {
+                refuse::log_login(&fault, &user, self.peer.client());
+                let reply = refuse::login(&fault);
+                match fault.challenge {
+                    Some(challenge) => opening.challenged(&challenge, reply),
+                    None => opening.refused(reply),
+                }
+            }
+        };
+        self.summary.user = Some(user);
+        Ok(Err(refusal))
+    }
+
+    /// Waits for the client, and looks after the upstream meanwhile.
+    async fn listen(&mut self, mailbox: &mut U::Mailbox, expects: Expects) -> Result<Input, End> {
+        let mut heard = pin!(self.client.listen(expects, IDLE, &self.shutdown));
+        tokio::select! {
+            biased;
+            heard = &mut heard => return heard,
+            // Nothing to tell the client: it may need the upstream no more, and the next command finds out.
+            fault = mailbox.rest() => debug!(verdict = %fault.verdict, cause = fault.cause, "upstream line lost"),
+        }
+        heard.await
+    }
+
+    async fn list(&mut self, mut listing: Listing) -> Result<(), End> {
+        let mut more = true;
+        while more {
+            self.client.write(|out| more = listing.fill(out)).await?;
+        }
+        self.client.flush().await
+    }
+
+    /// A message has been sent, its dot included.
+    async fn sent(&mut self, mailbox: &mut U::Mailbox, wanted: Wanted, octets: u64) {
+        debug!(uid = wanted.uid.value(), octets, "message sent");
+        if wanted.body_lines.is_some() {
+            self.summary.top.add(octets);
+            return;
+        }
+        self.summary.retr.add(octets);
+        if self.gateway.settings.seen == Seen::Retr {
+            mark_seen(mailbox, &[wanted.uid]).await;
+        }
+    }
+}
+
+impl Over {
+    fn of(end: End, transaction: &Transaction) -> Self {
+        Self { end, retrieved: transaction.retrieved() }
+    }
+}
+
+/// Nobody is told if this fails but the administrator: the messages are there, and unread.
+async fn mark_seen<M: Mailbox>(mailbox: &mut M, uids: &[Uid]) {
+    if let Err(fault) = mailbox.mark_seen(uids).await {
+        refuse::log(&fault, "messages were not flagged as seen");
+    }
+}
+
+/// How long a client may think before log-in. RFC 1939 §3 asks for ten minutes, but only a client that is logged in has
+/// something to think about; Dovecot and UW have the same.
+const IDLE_BEFORE_LOGIN: Duration = Duration::from_secs(180);
+
+/// How long after (RFC 1939 §3: at least ten minutes).
+const IDLE: Duration = Duration::from_secs(600);
