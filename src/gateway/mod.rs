@@ -1,1 +1,115 @@
-//! gateway
+//! POP3 sessions on upstream mailboxes: the one place where both languages are spoken. [`serve`] runs one session on a
+//! line that somebody else has accepted.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use crate::{
+    net::{Accept, limits::Permit},
+    pop3::{session, unique_id::Template},
+    upstream::Upstream,
+};
+
+mod client;
+mod grant;
+mod lock;
+mod refuse;
+mod send;
+mod serve;
+mod summary;
+
+pub use serve::serve;
+
+/// What a session is to do.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How unique ids are written.
+    pub unique_ids: Template,
+    /// When retrieved messages are flagged `\Seen`.
+    pub seen: Seen,
+    /// Whether a user may have several sessions.
+    pub lock: Lock,
+    /// How long the answer to wrong credentials takes at least.
+    pub failure_delay: Duration,
+    /// From where credentials are taken without TLS.
+    pub plaintext_from: Vec<IpNet>,
+    /// What the log calls the upstream.
+    pub upstream: String,
+}
+
+/// When retrieved messages are flagged `\Seen`. TOP never counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Seen {
+    /// At the end of the session; what RSET has taken back is left alone.
+    #[default]
+    Quit,
+    /// As soon as a message has been sent.
+    Retr,
+    /// Not at all.
+    Never,
+}
+
+/// Whether a user may have several sessions (RFC 1939 §4 says no).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Lock {
+    /// Any number: deletion goes by UID, so that they do not harm one another, and a client that died does not lock its
+    /// user out.
+    #[default]
+    None,
+    /// One in this process.
+    Gateway,
+}
+
+/// Who is at the other end of the line.
+pub struct Peer {
+    /// The other end of the line.
+    pub address: SocketAddr,
+    /// Where the client is: the same, unless a trusted proxy says something else.
+    pub client: SocketAddr,
+    /// The line is encrypted already (RFC 8314).
+    pub encrypted: bool,
+    /// The right to the connection, if connections are counted. It learns when the client has logged in.
+    pub permit: Option<Permit>,
+}
+
+impl Peer {
+    /// Whether both the client and the proxy that it may have come through are in one of the networks.
+    fn is_within(&self, networks: &[IpNet]) -> bool {
+        [self.address, self.client].iter().all(|address| {
+            // An IPv4 client on an IPv6 socket is an IPv4 client.
+            let address = address.ip().to_canonical();
+            networks.iter().any(|network| network.contains(&address))
+        })
+    }
+}
+
+/// All that sessions share.
+pub struct Gateway<U> {
+    upstream: U,
+    settings: Settings,
+    session: Arc<session::Settings>,
+    acceptor: Option<Arc<dyn Accept>>,
+    locks: lock::Locks,
+    /// How many sessions there have been.
+    sessions: AtomicU64,
+}
+
+impl<U: Upstream> Gateway<U> {
+    /// A gateway to this upstream. STLS is offered if there is an `acceptor`.
+    pub fn new(upstream: U, settings: Settings, acceptor: Option<Arc<dyn Accept>>) -> Self {
+        let session = session::Settings { unique_ids: settings.unique_ids.clone(), seen: settings.seen == Seen::Quit };
+        Self {
+            upstream,
+            settings,
+            session: Arc::new(session),
+            acceptor,
+            locks: lock::Locks::default(),
+            sessions: AtomicU64::new(0),
+        }
+    }
+}

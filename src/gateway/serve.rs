@@ -80,7 +80,7 @@ impl<U: Upstream> Session<'_, U> {
                 end
             }
         };
-        self.summary.report(end, self.peer.client(), &self.gateway.settings.upstream);
+        self.summary.report(end, self.peer.client.ip(), &self.gateway.settings.upstream);
     }
 
     /// The AUTHORIZATION state.
@@ -264,11 +264,14 @@ impl<U: Upstream> Session<'_, U> {
             Ok(Granted { mailbox, snapshot, held }) => {
                 let (transaction, reply) = opening.opened(Arc::clone(&snapshot));
                 self.summary.user = Some(user);
+                if let Some(permit) = &mut self.peer.permit {
+                    permit.logged_in();
+                }
                 self.client.say(&reply).await?;
                 return Ok(Ok(Open { mailbox, snapshot, held, transaction }));
             }
             Err(fault) => {
-                refuse::log_login(&fault, &user, self.peer.client());
+                refuse::log_login(&fault, &user, self.peer.client.ip());
                 let reply = refuse::login(&fault);
                 match fault.challenge {
                     Some(challenge) => opening.challenged(&challenge, reply),

@@ -11,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Endpoint, Wire, tcp, tls::Acceptor};
+use super::{Accept, Endpoint, Wire, tcp, tls::Acceptor};
 
 /// An open port.
 pub struct Listener {

@@ -54,3 +54,9 @@ pub trait Dial: Send + Sync + 'static {
     /// Resolves the host and connects to the first address that answers.
     fn dial<'a>(&'a self, to: &'a Endpoint) -> Pending<'a, io::Result<Box<dyn Wire>>>;
 }
+
+/// Begins TLS on lines from clients.
+pub trait Accept: Send + Sync + 'static {
+    /// Shakes hands. If that fails, the line is gone.
+    fn accept(&self, wire: Box<dyn Wire>) -> Pending<'_, io::Result<Box<dyn Wire>>>;
+}

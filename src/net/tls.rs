@@ -14,7 +14,7 @@ use rustls::{
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
-use super::{Pending, Wire};
+use super::{Accept, Pending, Wire};
 
 /// Starts TLS towards servers.
 #[derive(Clone)]
@@ -124,9 +124,10 @@ impl Acceptor {
         config.alpn_protocols = vec![b"pop3".to_vec()];
         Ok(Self(TlsAcceptor::from(Arc::new(config))))
     }
+}
 
-    /// Shakes hands with a client.
-    pub fn accept(&self, wire: Box<dyn Wire>) -> Pending<'_, io::Result<Box<dyn Wire>>> {
+impl Accept for Acceptor {
+    fn accept(&self, wire: Box<dyn Wire>) -> Pending<'_, io::Result<Box<dyn Wire>>> {
         Box::pin(async move { Ok(Box::new(self.0.accept(wire).await?) as Box<dyn Wire>) })
     }
 }
