@@ -1,5 +1,6 @@
 //! What the tests share: dialogues to read, servers to talk to, and the programs they start.
 
+pub(crate) mod chat;
 pub(crate) mod dovecot;
 pub(crate) mod imap;
 pub(crate) mod pop3;
@@ -7,3 +8,4 @@ pub(crate) mod process;
 pub(crate) mod row;
 #[allow(dead_code, unused_imports, reason = "examples and measurements use the rest")]
 pub(crate) mod script;
+pub(crate) mod tls;
