@@ -4,4 +4,5 @@
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
 mod support;
+mod transcripts;
 mod upstream;

@@ -7,5 +7,5 @@ mod play;
 mod score;
 mod wire;
 
-pub(crate) use play::play;
+pub(crate) use play::{Serve, play};
 pub(crate) use score::{Options, Score};

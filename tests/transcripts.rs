@@ -1,0 +1,105 @@
+//! Plays every dialogue of `tests/transcripts`, once on roomy lines and once on lines of eight octets, on which every line
+//! arrives in crumbs. Only these say what a client reads and what an upstream hears, word for word.
+
+use std::{collections::BTreeSet, fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use popgate::{
+    gateway::{Gateway, Lock, Peer, Seen, Settings, serve},
+    net::{
+        Accept, Dial, Endpoint,
+        tls::{Acceptor, Connector},
+    },
+    upstream::imap::{self, Deleted, Imap, OnDelete, Security},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{
+    chat::{Options, Score, Serve, play},
+    tls,
+};
+
+macro_rules! folders {
+    ($($folder:ident),*) => {
+        $(#[test]
+        fn $folder() {
+            play_all(stringify!($folder));
+        })*
+
+        /// A folder that nobody plays would be a test that nobody runs.
+        #[test]
+        fn every_folder_is_played() {
+            let known: BTreeSet<String> = [$(stringify!($folder)),*, "parts"].map(String::from).into();
+            let folders = fs::read_dir("tests/transcripts").unwrap();
+            let found = folders.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            assert_eq!(known, found);
+        }
+    };
+}
+
+folders!(limits, list, login, mapping, quit, regression, retr, sasl, snapshot, stls, top);
+
+/// Plays one folder. `TRANSCRIPT=part-of-a-name` plays only some.
+fn play_all(folder: &str) {
+    let wanted = std::env::var("TRANSCRIPT").unwrap_or_default();
+    let files = fs::read_dir(Path::new("tests/transcripts").join(folder)).unwrap();
+    let names = files.map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned());
+    let names: BTreeSet<String> = names.map(|name| format!("{folder}/{name}")).collect();
+    let failures: Vec<String> = names.iter().filter(|name| name.contains(&wanted)).filter_map(|name| failure(name)).collect();
+    assert!(failures.is_empty(), "{} of {} differ\n\n{}", failures.len(), names.len(), failures.join("\n"));
+}
+
+/// What is wrong with a transcript.
+fn failure(name: &str) -> Option<String> {
+    let score = match Score::load(name) {
+        Ok(score) => score,
+        Err(fault) => return Some(fault),
+    };
+    [65_536, 8].into_iter().find_map(|capacity| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(play(&score, capacity, house)).err()
+    })
+}
+
+/// A popgate as a transcript's options want it.
+fn house(options: &Options, dial: Arc<dyn Dial>) -> Serve {
+    const KNOWN: [&str; 8] = ["deleted", "lock", "on_delete", "peer", "seen", "tls", "uidl", "upstream"];
+    assert!(options.keys().all(|key| KNOWN.contains(&key)), "an option is none of {KNOWN:?}");
+    let upstream = imap::Settings {
+        security: match options.value("upstream") {
+            Some("starttls") => Security::StartTls,
+            _ => Security::Plain,
+        },
+        endpoint: Endpoint { host: "localhost".into(), port: 143 },
+        mailbox: "INBOX".into(),
+        on_delete: match options.value("on_delete") {
+            Some("expunge") => Some(OnDelete::Expunge),
+            Some("ignore") => Some(OnDelete::Ignore),
+            _ => None,
+        },
+        deleted: match options.value("deleted") {
+            Some("hide") => Deleted::Hide,
+            Some("own") => Deleted::Own,
+            _ => Deleted::Show,
+        },
+    };
+    let settings = Settings {
+        unique_ids: options.value("uidl").unwrap_or("dovecot").parse().unwrap(),
+        seen: match options.value("seen") {
+            Some("retr") => Seen::Retr,
+            Some("never") => Seen::Never,
+            _ => Seen::Quit,
+        },
+        lock: if options.value("lock") == Some("gateway") { Lock::Gateway } else { Lock::None },
+        failure_delay: Duration::from_secs(2),
+        plaintext_from: vec!["127.0.0.0/8".parse().unwrap()],
+        upstream: "imap://localhost".into(),
+    };
+    let identity = tls::identity();
+    let imap = Imap::new(upstream, dial, Connector::new(Some(&identity.certificate)).unwrap());
+    let acceptor = (options.value("tls") == Some("stls"))
+        .then(|| Arc::new(Acceptor::load(&identity.certificate, &identity.key).unwrap()) as Arc<dyn Accept>);
+    let gateway = Arc::new(Gateway::new(imap, settings, acceptor));
+    let address = SocketAddr::new(options.value("peer").unwrap_or("192.0.2.7").parse().unwrap(), 50_000);
+    let peer = Peer { address, source: None, encrypted: !matches!(options.value("tls"), Some("stls" | "no")) };
+    Box::new(move |wire| tokio::spawn(serve(Arc::clone(&gateway), wire, peer, CancellationToken::new())))
+}
