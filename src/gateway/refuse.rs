@@ -15,7 +15,7 @@ pub(super) fn login(fault: &Fault) -> Reply {
     let reply = match fault.verdict {
         Verdict::Denied => Reply::denied(),
         Verdict::Busy => Reply::in_use(),
-        Verdict::Passing => Reply::unavailable(),
+        Verdict::Passing | Verdict::Changed => Reply::unavailable(),
         Verdict::Lasting => Reply::cannot_open(),
     };
     noting(reply, fault)
@@ -26,6 +26,7 @@ pub(super) fn login(fault: &Fault) -> Reply {
 pub(super) fn message(fault: &Fault) -> Reply {
     match fault.verdict {
         Verdict::Denied | Verdict::Busy | Verdict::Passing => Reply::message_unavailable(),
+        Verdict::Changed => Reply::maildrop_changed(),
         Verdict::Lasting => {
             noting(Reply::coded(Code::SysPerm, "message cannot be read, contact the administrator"), fault)
         }
@@ -35,7 +36,7 @@ pub(super) fn message(fault: &Fault) -> Reply {
 /// The code of the answer to QUIT when messages were left.
 pub(super) const fn update(fault: &Fault) -> Code {
     match fault.verdict {
-        Verdict::Denied | Verdict::Busy | Verdict::Passing => Code::SysTemp,
+        Verdict::Denied | Verdict::Busy | Verdict::Passing | Verdict::Changed => Code::SysTemp,
         Verdict::Lasting => Code::SysPerm,
     }
 }
@@ -45,7 +46,7 @@ pub(super) fn log(fault: &Fault, what: &str) {
     let (verdict, cause) = (fault.verdict, fault.cause.as_str());
     match verdict {
         Verdict::Lasting => warn!(%verdict, cause, "{what}"),
-        Verdict::Denied | Verdict::Busy | Verdict::Passing => info!(%verdict, cause, "{what}"),
+        _ => info!(%verdict, cause, "{what}"),
     }
 }
 
@@ -54,7 +55,7 @@ pub(super) fn log_login(fault: &Fault, user: &str, peer: IpAddr) {
     let (verdict, cause) = (fault.verdict, fault.cause.as_str());
     match verdict {
         Verdict::Lasting => warn!(user, %peer, %verdict, cause, "log-in failed"),
-        Verdict::Denied | Verdict::Busy | Verdict::Passing => info!(user, %peer, %verdict, cause, "log-in failed"),
+        _ => info!(user, %peer, %verdict, cause, "log-in failed"),
     }
 }
 
@@ -77,6 +78,7 @@ mod tests {
             (Verdict::Busy, Code::InUse, Code::SysTemp, Code::SysTemp),
             (Verdict::Passing, Code::SysTemp, Code::SysTemp, Code::SysTemp),
             (Verdict::Lasting, Code::SysPerm, Code::SysPerm, Code::SysPerm),
+            (Verdict::Changed, Code::SysTemp, Code::SysTemp, Code::SysTemp),
         ];
         for (verdict, at_login, of_message, at_end) in cases {
             let fault = Fault::new(verdict, "hush");

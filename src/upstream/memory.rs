@@ -340,5 +340,5 @@ impl Maildrop {
 }
 
 fn gone() -> Fault {
-    Fault::new(Verdict::Passing, "the mailbox is not the one that was listed")
+    Fault::new(Verdict::Changed, "the mailbox is not the one that was listed")
 }

@@ -136,6 +136,8 @@ pub enum Verdict {
     Passing,
     /// Trouble that somebody must see to.
     Lasting,
+    /// The mailbox is not the one that was listed, or cannot be relied on to be. Logging in again helps.
+    Changed,
 }
 
 /// Why something failed upstream: a verdict for the client, a cause for the log.
@@ -167,6 +169,7 @@ impl fmt::Display for Verdict {
             Self::Busy => "busy",
             Self::Passing => "passing",
             Self::Lasting => "lasting",
+            Self::Changed => "changed",
         })
     }
 }

@@ -115,6 +115,7 @@ impl Trouble {
         match self {
             Self::No(outcome) => refusal(outcome, phase),
             Self::Unacceptable(_) | Self::Unfit(_) => Verdict::Lasting,
+            Self::Changed(_) => Verdict::Changed,
             _ => Verdict::Passing,
         }
     }

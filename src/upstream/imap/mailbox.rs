@@ -107,7 +107,7 @@ impl ImapMailbox {
             self.distrust(why.to_owned());
         }
         match (&self.changed, &mut self.conn) {
-            (Some(why), _) => Err(Fault::new(Verdict::Passing, why.clone())),
+            (Some(why), _) => Err(Fault::new(Verdict::Changed, why.clone())),
             (None, Some(conn)) => Ok(conn),
             (None, None) => Err(Trouble::Lost.into_fault(Phase::Use, false)),
         }
