@@ -152,6 +152,11 @@ impl<'a> Transfer<'a> {
             self.cut |= count < chunk.len();
             let stuffer = &mut self.stuffer;
             self.client.write(|out| stuffer.push(&chunk[..count], out)).await?;
+            // What came is passed on before the next is awaited: the upstream may be slow, and a client that hears nothing
+            // for a minute gives up. The end of the message goes together with its dot.
+            if came < body.octets() {
+                self.client.flush().await?;
+            }
         }
         Ok(came)
     }
