@@ -149,8 +149,8 @@ impl Play {
                 peer.line = None;
                 Ok(())
             }
-            Act::Closed(leg) => self.ended(*leg, false).await,
-            Act::Aborted(leg) => self.ended(*leg, true).await,
+            Act::Closed(leg) => self.closed(*leg).await,
+            Act::Aborted(leg) => self.aborted(*leg).await,
             Act::Tls(leg) => self.tls(*leg).await,
             Act::Hear(leg, hear) => {
                 self.peer(*leg)?.deaf = !hear;
@@ -193,9 +193,12 @@ impl Play {
     async fn dial(&mut self) -> Request {
         poll_fn(|cx| {
             self.pump(cx);
-            match self.dials.poll_recv(cx) {
-                Poll::Ready(Some(request)) => Poll::Ready(request),
-                _ => Poll::Pending,
+            loop {
+                match self.dials.poll_recv(cx) {
+                    Poll::Ready(Some(request)) if request.is_closed() => {} // popgate has given up.
+                    Poll::Ready(Some(request)) => return Poll::Ready(request),
+                    _ => return Poll::Pending,
+                }
             }
         })
         .await
@@ -278,16 +281,30 @@ impl Play {
         }
     }
 
-    async fn ended(&mut self, leg: Leg, aborted: bool) -> Outcome {
+    async fn closed(&mut self, leg: Leg) -> Outcome {
         let ended = self.until(|play| play.peer(leg).map_or(true, |peer| peer.ended || !peer.unread.is_empty()));
         timeout(PATIENCE, ended).await.map_err(|_| format!("popgate has not closed the line within {PATIENCE:?}"))?;
         let peer = self.peer(leg)?;
         match (peer.unread.is_empty(), peer.fate.aborted()) {
             (false, _) => Err("popgate says something more".into()),
-            (true, was) if was == aborted => Ok(()),
             (true, true) => Err("popgate broke the line instead of closing it".into()),
-            (true, false) => Err("popgate closed the line instead of breaking it".into()),
+            (true, false) => Ok(()),
         }
+    }
+
+    /// When a line breaks, what was under way may come or not; but it must not look like a good end.
+    async fn aborted(&mut self, leg: Leg) -> Outcome {
+        let ended = self.until(|play| play.peer(leg).map_or(true, |peer| peer.ended));
+        timeout(PATIENCE, ended).await.map_err(|_| format!("popgate has not broken the line within {PATIENCE:?}"))?;
+        let peer = self.peer(leg)?;
+        if peer.unread == b".\r\n" || peer.unread.ends_with(b"\r\n.\r\n") {
+            return Err("popgate has sent a dot".into());
+        }
+        if !peer.fate.aborted() {
+            return Err("popgate closed the line instead of breaking it".into());
+        }
+        peer.unread.clear();
+        Ok(())
     }
 
     async fn tls(&mut self, leg: Leg) -> Outcome {
@@ -333,16 +350,16 @@ impl Play {
             let text = String::from_utf8_lossy(unread);
             text.is_empty() || text.split_once(' ').is_some_and(|(_, command)| command == "LOGOUT\r\n")
         };
-        if !self.client.unread.is_empty() {
+        if self.client.line.is_some() && !self.client.unread.is_empty() {
             return Err("popgate says more to the client".into());
         }
         if !self.upstreams.iter().all(|upstream| farewell(&upstream.unread)) {
             return Err("popgate says more to the upstream".into());
         }
-        if self.dials.try_recv().is_ok() {
-            return Err("popgate dials once more".into());
+        match std::iter::from_fn(|| self.dials.try_recv().ok()).any(|request| !request.is_closed()) {
+            true => Err("popgate dials once more".into()),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// What came and was not asked for.
