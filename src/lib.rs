@@ -1,5 +1,6 @@
 //! popgate
 
+pub mod config;
 pub mod gateway;
 pub mod mail;
 pub mod net;

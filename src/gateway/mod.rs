@@ -26,7 +26,7 @@ mod summary;
 pub use serve::serve;
 
 /// What a session is to do.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
     /// How unique ids are written.
     pub unique_ids: Template,

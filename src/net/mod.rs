@@ -1,6 +1,6 @@
 //! Wires: what carries octets to a client or to a server, and how one is made. TLS, listening and dialling; no protocol.
 
-use std::{fmt, future::Future, io, pin::Pin};
+use std::{fmt, future::Future, io, net::IpAddr, pin::Pin};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -34,6 +34,14 @@ pub struct Endpoint {
     pub host: String,
     /// The port.
     pub port: u16,
+}
+
+impl Endpoint {
+    /// Whether what goes there does not leave this machine.
+    pub fn is_loopback(&self) -> bool {
+        let address = self.host.parse().map(|address: IpAddr| address.to_canonical());
+        self.host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+    }
 }
 
 impl fmt::Display for Endpoint {

@@ -59,6 +59,16 @@ pub enum Error {
     Setup(#[from] rustls::Error),
 }
 
+impl Error {
+    /// The file that is to blame, if it is one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Unreadable { file, .. } | Self::Missing { file, .. } | Self::Unusable { file, .. } => Some(file),
+            Self::NoRoots | Self::Setup(_) => None,
+        }
+    }
+}
+
 /// Why there is no TLS to a server.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeFault {

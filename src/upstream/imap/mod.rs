@@ -9,7 +9,7 @@
 //!    tap     octets: bounded, vetted, sorted
 //! ```
 
-use std::{future::Future, net::IpAddr, sync::Arc, sync::atomic::AtomicBool, time::Duration};
+use std::{future::Future, sync::Arc, sync::atomic::AtomicBool, time::Duration};
 
 use tokio::time::sleep;
 use tracing::info;
@@ -120,9 +120,7 @@ impl Upstream for Imap {
 impl Server {
     /// Whether what the server says is its own: nobody on the way can have written it.
     fn trusted(&self) -> bool {
-        let host = self.settings.endpoint.host.as_str();
-        let loopback = host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
-        self.settings.security != Security::Plain || loopback
+        self.settings.security != Security::Plain || self.settings.endpoint.is_loopback()
     }
 }
 

@@ -1,0 +1,304 @@
+//! From texts to what the rooms want to be told: each value for itself, then those that only make sense together.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use humantime_serde::re::humantime;
+use ipnet::IpNet;
+
+use super::{
+    Config, Error, Limits, Listener, Problem, Tls, keys,
+    layers::{Layers, without_numbers},
+    raw::Raw,
+    url::Url,
+};
+use crate::{
+    gateway::{self, Lock, Seen},
+    net::{
+        Endpoint,
+        tls::{self, Acceptor, Connector},
+    },
+    telemetry::{self, Format},
+    upstream::imap::{self, Deleted, OnDelete, Security},
+};
+
+/// Checks everything, and reports all problems at once.
+pub(super) fn check(raw: &Raw, layers: &Layers) -> Result<Config, Error> {
+    let mut check = Check { layers, problems: Vec::new() };
+    match check.config(raw) {
+        Some(config) if check.problems.is_empty() => Ok(config),
+        _ => Err(Error(check.problems)),
+    }
+}
+
+/// What is wrong so far. Its functions note problems and return `None` then, so that the rest is still looked at.
+struct Check<'a> {
+    layers: &'a Layers,
+    problems: Vec<Problem>,
+}
+
+impl Check<'_> {
+    fn config(&mut self, raw: &Raw) -> Option<Config> {
+        let listeners = self.listeners(raw);
+        let tls = self.tls(raw);
+        let upstream = self.upstream(raw);
+        let upstream_ca = self.upstream_ca(raw);
+        let gateway = self.gateway(raw);
+        let limits = self.limits(raw);
+        let log = self.log(raw);
+        let (upstream, mut gateway) = (upstream?, gateway?);
+        gateway.upstream = upstream.endpoint.to_string();
+        let dangerous = [
+            ("login.dangerous_plaintext_from_anywhere", raw.login.dangerous_plaintext_from_anywhere),
+            ("upstream.dangerous_plaintext", raw.upstream.dangerous_plaintext),
+        ];
+        let warning = gateway.unique_ids.warning();
+        Some(Config {
+            listeners,
+            tls,
+            upstream,
+            upstream_ca,
+            gateway,
+            limits: limits?,
+            log: log?,
+            dangerous: dangerous.into_iter().filter(|(_, on)| *on).map(|(name, _)| name).collect(),
+            warnings: warning.map(|warning| format!("maildrop.uidl: {warning}")).into_iter().collect(),
+        })
+    }
+
+    fn listeners(&mut self, raw: &Raw) -> Vec<Listener> {
+        if raw.listen.is_empty() {
+            self.refuse::<()>("listen", "found an empty list", &format!("needed: {}", keys::allowed("listen")));
+        }
+        let certificate = raw.tls.certificate.is_some();
+        let nobody = !certificate && raw.login.plaintext_from.is_empty();
+        let mut listeners = Vec::new();
+        for (index, listen) in raw.listen.iter().enumerate() {
+            let key = format!("listen.{index}.url");
+            let url = Url::parse(&listen.url).filter(|url| matches!(url.scheme, "pop3" | "pop3s"));
+            let Some((url, port)) = url.and_then(|url| Some((url.port?, url))).map(|(port, url)| (url, port)) else {
+                self.wrong::<()>(&key, &listen.url);
+                continue;
+            };
+            let tls = url.scheme == "pop3s";
+            let found = format!("found {:?}", listen.url);
+            if tls && !certificate {
+                self.refuse::<()>(&key, &found, "needed: tls.certificate and tls.key, or pop3:// instead");
+            } else if !tls && nobody {
+                self.refuse::<()>(
+                    &key,
+                    &format!("{found}, where nobody could log in: there is no TLS, and login.plaintext_from is empty"),
+                    "needed: tls.certificate and tls.key, or networks in login.plaintext_from",
+                );
+            }
+            let proxies = self.networks(&format!("listen.{index}.proxy_protocol_from"), &listen.proxy_protocol_from);
+            listeners.push(Listener { endpoint: url.endpoint(port), tls, proxies });
+        }
+        listeners
+    }
+
+    fn tls(&mut self, raw: &Raw) -> Option<Tls> {
+        let (certificate, key) = match (&raw.tls.certificate, &raw.tls.key) {
+            (None, None) => return None,
+            (Some(_), None) => return self.refuse("tls.certificate", "set without its key", "needed: tls.key as well"),
+            (None, Some(_)) => {
+                return self.refuse("tls.key", "set without its certificate", "needed: tls.certificate as well");
+            }
+            (Some(certificate), Some(key)) => (certificate, key),
+        };
+        let certificate = self.layers.path("tls.certificate", certificate);
+        let key = self.layers.path("tls.key", key);
+        // The server loads them again; here they only have to be good.
+        match Acceptor::load(&certificate, &key) {
+            Ok(_) => Some(Tls { certificate, key }),
+            Err(error) => {
+                let at = if error.file() == Some(&certificate) { "tls.certificate" } else { "tls.key" };
+                self.wrong_file(at, &error)
+            }
+        }
+    }
+
+    fn upstream(&mut self, raw: &Raw) -> Option<imap::Settings> {
+        let server = self.server(raw);
+        let mailbox = self.mailbox(&raw.upstream.mailbox);
+        let on_delete = raw.maildrop.on_delete.as_ref().and_then(|found| {
+            let choices = [("expunge", OnDelete::Expunge), ("ignore", OnDelete::Ignore)];
+            self.choice("maildrop.on_delete", found, &choices)
+        });
+        let choices = [("show", Deleted::Show), ("hide", Deleted::Hide), ("own", Deleted::Own)];
+        let deleted = self.choice("maildrop.deleted", &raw.maildrop.deleted, &choices);
+        let (security, endpoint) = server?;
+        Some(imap::Settings { security, endpoint, mailbox: mailbox?, on_delete, deleted: deleted? })
+    }
+
+    fn server(&mut self, raw: &Raw) -> Option<(Security, Endpoint)> {
+        const KEY: &str = "upstream.url";
+        let Some(text) = &raw.upstream.url else {
+            return self.refuse(KEY, "not set", &format!("needed: {}", keys::allowed(KEY)));
+        };
+        // Nobody listens on port 0.
+        let server = Url::parse(text).filter(|url| url.port != Some(0)).and_then(|url| match url.scheme {
+            "imaps" => Some((Security::Implicit, url.endpoint(993))),
+            "imap+starttls" => Some((Security::StartTls, url.endpoint(143))),
+            "imap" => Some((Security::Plain, url.endpoint(143))),
+            _ => None,
+        });
+        let Some((security, endpoint)) = server else { return self.wrong(KEY, &without_password(text)) };
+        if security == Security::Plain && !endpoint.is_loopback() && !raw.upstream.dangerous_plaintext {
+            return self.refuse(
+                KEY,
+                &format!("found {text:?}, where passwords and mail would travel in clear text"),
+                "allowed: imaps:// or imap+starttls://; imap:// to other than loopback hosts only if \
+                 upstream.dangerous_plaintext = true",
+            );
+        }
+        Some((security, endpoint))
+    }
+
+    fn mailbox(&mut self, name: &str) -> Option<String> {
+        match name.is_empty() || name.chars().any(char::is_control) {
+            true => self.wrong("upstream.mailbox", name),
+            false => Some(name.to_owned()),
+        }
+    }
+
+    fn upstream_ca(&mut self, raw: &Raw) -> Option<PathBuf> {
+        let file = self.layers.path("upstream.ca", raw.upstream.ca.as_ref()?);
+        match Connector::new(Some(&file)) {
+            Ok(_) => Some(file),
+            Err(error) => self.wrong_file("upstream.ca", &error),
+        }
+    }
+
+    fn gateway(&mut self, raw: &Raw) -> Option<gateway::Settings> {
+        let unique_ids = match raw.maildrop.uidl.parse() {
+            Ok(template) => Some(template),
+            Err(error) => {
+                let error: crate::pop3::unique_id::Error = error;
+                self.refuse("maildrop.uidl", &format!("found {:?}", raw.maildrop.uidl), &error.to_string())
+            }
+        };
+        let choices = [("quit", Seen::Quit), ("retr", Seen::Retr), ("never", Seen::Never)];
+        let seen = self.choice("maildrop.seen", &raw.maildrop.seen, &choices);
+        let choices = [("none", Lock::None), ("gateway", Lock::Gateway)];
+        let lock = self.choice("maildrop.lock", &raw.maildrop.lock, &choices);
+        let failure_delay = match humantime::parse_duration(&raw.login.failure_delay) {
+            Ok(delay) if delay <= LONGEST_DELAY => Some(delay),
+            _ => self.wrong("login.failure_delay", &raw.login.failure_delay),
+        };
+        let plaintext_from = self.plaintext_from(raw);
+        Some(gateway::Settings {
+            unique_ids: unique_ids?,
+            seen: seen?,
+            lock: lock?,
+            failure_delay: failure_delay?,
+            plaintext_from,
+            upstream: String::new(),
+        })
+    }
+
+    fn plaintext_from(&mut self, raw: &Raw) -> Vec<IpNet> {
+        const KEY: &str = "login.plaintext_from";
+        let networks = self.networks(KEY, &raw.login.plaintext_from);
+        let private: Vec<IpNet> = PRIVATE.iter().filter_map(|text| network(text)).collect();
+        let public = networks.iter().find(|network| !private.iter().any(|private| private.contains(*network)));
+        if let Some(public) = public.filter(|_| !raw.login.dangerous_plaintext_from_anywhere) {
+            self.refuse::<()>(
+                KEY,
+                &format!("found \"{public}\", from where passwords would travel in clear text"),
+                "allowed: loopback and private networks; others only if \
+                 login.dangerous_plaintext_from_anywhere = true",
+            );
+        }
+        networks
+    }
+
+    fn limits(&mut self, raw: &Raw) -> Option<Limits> {
+        let sessions = self.count("limits.sessions", raw.limits.sessions);
+        let sessions_per_address = self.count("limits.sessions_per_address", raw.limits.sessions_per_address);
+        Some(Limits { sessions: sessions?, sessions_per_address: sessions_per_address? })
+    }
+
+    fn log(&mut self, raw: &Raw) -> Option<telemetry::Settings> {
+        let format = self.choice("log.format", &raw.log.format, &[("text", Format::Text), ("json", Format::Json)]);
+        let level = telemetry::level(&raw.log.level).or_else(|| self.wrong("log.level", &raw.log.level));
+        Some(telemetry::Settings { format: format?, level: level? })
+    }
+
+    fn networks(&mut self, key: &str, texts: &[String]) -> Vec<IpNet> {
+        let networks = texts.iter().filter_map(|text| network(text).or_else(|| self.wrong(key, text)));
+        networks.collect()
+    }
+
+    fn count(&mut self, key: &str, found: u32) -> Option<usize> {
+        match usize::try_from(found) {
+            Ok(count @ 1..=MOST) => Some(count),
+            _ => {
+                self.problems.push(Problem::value(self.layers.source(key), key, found));
+                None
+            }
+        }
+    }
+
+    fn choice<T: Copy>(&mut self, key: &str, found: &str, choices: &[(&str, T)]) -> Option<T> {
+        let choice = choices.iter().find(|(name, _)| *name == found).map(|(_, choice)| *choice);
+        choice.or_else(|| self.wrong(key, found))
+    }
+
+    /// Notes that a text is none that the key allows.
+    fn wrong<T>(&mut self, key: &str, found: &str) -> Option<T> {
+        self.problems.push(Problem::value(self.layers.source(key), &without_numbers(key), format!("{found:?}")));
+        None
+    }
+
+    /// Notes that a file cannot be used.
+    fn wrong_file<T>(&mut self, key: &str, error: &tls::Error) -> Option<T> {
+        let found = match error {
+            tls::Error::Missing { file, what } => format!("{}, in which there is no {what}", file.display()),
+            error => error.to_string(),
+        };
+        self.problems.push(Problem::value(self.layers.source(key), key, found));
+        None
+    }
+
+    /// Notes a problem in words of its own.
+    fn refuse<T>(&mut self, key: &str, found: &str, instead: &str) -> Option<T> {
+        self.problems.push(Problem {
+            source: self.layers.source(key),
+            key: without_numbers(key),
+            found: found.to_owned(),
+            instead: instead.to_owned(),
+        });
+        None
+    }
+}
+
+/// A network, or a single address.
+fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+/// Who writes a password into the URL shall not read it again in the log of the service manager.
+fn without_password(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
+        _ => url.to_owned(),
+    }
+}
+
+/// Clients give up a log-in after half a minute or more.
+const LONGEST_DELAY: Duration = Duration::from_secs(30);
+
+/// More connections than any process has descriptors for.
+const MOST: usize = 1_000_000;
+
+/// Loopback, private and link-local networks (RFC 1122, 1918, 3927, 4193, 4291).
+const PRIVATE: [&str; 8] = [
+    "127.0.0.0/8",
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "169.254.0.0/16",
+    "::1/128",
+    "fc00::/7",
+    "fe80::/10",
+];

@@ -1,0 +1,134 @@
+//! All keys, with what each allows in words, as error messages say it; and the nearest one to a misspelt name.
+
+/// What kind of value a key has. Only texts and lists matter: a text from the environment or the command line is taken
+/// as it is, even if it looks like a number, and a list may be written there with commas and without brackets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Text,
+    List,
+    Number,
+    Switch,
+}
+
+/// What kind of value this key has; `None` if there is no such key.
+pub(super) fn kind(key: &str) -> Option<Kind> {
+    KEYS.iter().find(|(name, ..)| *name == key).map(|(_, kind, _)| *kind)
+}
+
+/// What this key, or section, allows.
+pub(super) fn allowed(key: &str) -> String {
+    if let Some((.., allowed)) = KEYS.iter().find(|(name, ..)| *name == key) {
+        return (*allowed).to_owned();
+    }
+    if key == "listen" {
+        return "one or more tables [[listen]] with the keys url and proxy_protocol_from".to_owned();
+    }
+    let keys: Vec<_> = section(key).map(|(_, name)| name).collect();
+    format!("a table [{key}] with the keys {}", keys.join(", "))
+}
+
+/// The key that was most likely meant.
+pub(super) fn nearest(key: &str) -> &'static str {
+    let distance = |name: &str| {
+        // `tls.cert` is short for something.
+        if name.starts_with(key) {
+            return 1;
+        }
+        // A key in the wrong section, or without one, was meant as long as its own name is right.
+        let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+        edits(name, key).min(edits(&last(name), &last(key)) + 2)
+    };
+    KEYS.iter().map(|(name, ..)| *name).min_by_key(|name| distance(name)).unwrap_or_default()
+}
+
+/// The keys of a section, as (section, name).
+fn section(section: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    KEYS.iter().filter_map(|(key, ..)| key.split_once('.')).filter(move |(of, _)| *of == section)
+}
+
+/// How many characters must be put in, taken out or changed to make one text into the other (Levenshtein).
+fn edits(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (done, left) in one.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = done + 1;
+        for (column, right) in other.iter().enumerate() {
+            let changed = diagonal + usize::from(left != *right);
+            diagonal = row[column + 1];
+            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[other.len()]
+}
+
+const SWITCH: &str = "true or false";
+
+/// Items of lists are left out of the names: `listen.url` is the url of any listener.
+pub(super) const KEYS: &[(&str, Kind, &str)] = &[
+    ("listen.url", Kind::Text, "pop3://HOST:PORT or pop3s://HOST:PORT, an IPv6 address in brackets"),
+    ("listen.proxy_protocol_from", Kind::List, "a list of networks, such as [\"10.0.0.0/8\"]"),
+    ("tls.certificate", Kind::Text, "a PEM file with the certificate chain, the server's own certificate first"),
+    ("tls.key", Kind::Text, "a PEM file with the private key of tls.certificate"),
+    ("login.plaintext_from", Kind::List, "a list of networks, such as [\"127.0.0.0/8\", \"::1/128\"]"),
+    ("login.failure_delay", Kind::Text, "a time from 0s to 30s, such as \"2s\""),
+    ("login.dangerous_plaintext_from_anywhere", Kind::Switch, SWITCH),
+    (
+        "upstream.url",
+        Kind::Text,
+        "imaps://HOST[:993], imap+starttls://HOST[:143] or, for loopback hosts, imap://HOST[:143], \
+         an IPv6 address in brackets",
+    ),
+    ("upstream.ca", Kind::Text, "a PEM file with certificates to trust besides the system's"),
+    ("upstream.mailbox", Kind::Text, "the name of a mailbox, such as \"INBOX\""),
+    ("upstream.dangerous_plaintext", Kind::Switch, SWITCH),
+    (
+        "maildrop.uidl",
+        Kind::Text,
+        "dovecot, cyrus, uw, courier, uid, stalwart or a template such as \"{uidvalidity}.{uid}\"",
+    ),
+    (
+        "maildrop.on_delete",
+        Kind::Text,
+        "\"expunge\" or \"ignore\" (\"trash\", \"archive\" and \"mark\" are not built yet)",
+    ),
+    ("maildrop.seen", Kind::Text, "\"quit\", \"retr\" or \"never\""),
+    ("maildrop.deleted", Kind::Text, "\"show\", \"hide\" or \"own\""),
+    ("maildrop.lock", Kind::Text, "\"none\" or \"gateway\""),
+    ("limits.sessions", Kind::Number, "a number from 1 to 1000000"),
+    ("limits.sessions_per_address", Kind::Number, "a number from 1 to 1000000"),
+    ("log.format", Kind::Text, "\"text\" or \"json\""),
+    (
+        "log.level",
+        Kind::Text,
+        "\"off\", \"error\", \"warn\", \"info\", \"debug\", \"trace\" or a list such as \"info,popgate=debug\"",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_meant() {
+        let cases = [
+            ("upstream.ulr", "upstream.url"),
+            ("lisen", "listen.url"),
+            ("limits.session", "limits.sessions"),
+            ("maildrop.failure_delay", "login.failure_delay"),
+            ("log.levle", "log.level"),
+            ("tls.cert", "tls.certificate"),
+        ];
+        for (typed, meant) in cases {
+            assert_eq!(nearest(typed), meant, "{typed}");
+        }
+    }
+
+    #[test]
+    fn a_distance_counts_edits() {
+        for (one, other, distance) in [("", "", 0), ("abc", "", 3), ("kitten", "sitting", 3), ("url", "ulr", 2)] {
+            assert_eq!(edits(one, other), distance);
+            assert_eq!(edits(other, one), distance);
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! The layers of the configuration, merged by figment, and where each value of the result stands. What the values mean
+//! is left out.
+
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use figment::{
+    Figment, Metadata, Profile, Provider, Source,
+    error::Kind as Trouble,
+    providers::{Format, Toml},
+    util::nest,
+    value::{Dict, Map, Value},
+};
+
+use super::{
+    CommandLine, Error, Problem,
+    keys::{self, Kind},
+    raw::Raw,
+};
+
+/// All layers in one.
+pub(super) struct Layers {
+    figment: Figment,
+    merged: Value,
+}
+
+/// One file, one variable of the environment or one option.
+struct Layer {
+    /// What messages call it.
+    name: String,
+    /// Set if it is a file.
+    file: Option<PathBuf>,
+    values: Dict,
+}
+
+impl Layers {
+    /// Reads them all. A file that is not there, or is no TOML, is an error; all such are reported.
+    pub(super) fn gather(
+        files: &[PathBuf],
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        command_line: &CommandLine,
+    ) -> Result<Self, Error> {
+        let mut problems = Vec::new();
+        let mut figment = Figment::new();
+        let layers = files.iter().map(|file| read(file));
+        let layers = layers.chain(variables(environment)).chain(options(command_line));
+        for layer in layers {
+            match layer {
+                Ok(layer) => figment = figment.merge(layer),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(Error(problems));
+        }
+        let merged = figment.find_value("").unwrap_or_else(|_| Value::from(Dict::new()));
+        Ok(Self { figment, merged })
+    }
+
+    /// The values, with the built-in defaults where no layer says anything.
+    pub(super) fn raw(&self) -> Result<Raw, Error> {
+        self.figment.extract().map_err(|error| Error(error.into_iter().map(|error| self.problem(&error)).collect()))
+    }
+
+    /// What the layer is called that a value comes from. `key` is the full one, items of lists by number:
+    /// `listen.0.url`. `None` for built-in defaults.
+    pub(super) fn source(&self, key: &str) -> Option<String> {
+        self.metadata(key).map(|metadata| metadata.name.to_string())
+    }
+
+    /// A path as it is written under `key`, made to count from the directory of the file that it stands in.
+    pub(super) fn path(&self, key: &str, written: &str) -> PathBuf {
+        let file = self.metadata(key).and_then(|metadata| metadata.source.as_ref()?.file_path());
+        file.and_then(Path::parent).map_or_else(|| PathBuf::from(written), |directory| directory.join(written))
+    }
+
+    fn metadata(&self, key: &str) -> Option<&Metadata> {
+        self.figment.get_metadata(find(&self.merged, key)?.tag())
+    }
+
+    /// What figment has to say, in our form.
+    fn problem(&self, error: &figment::Error) -> Problem {
+        let mut path = error.path.join(".");
+        if let Trouble::MissingField(field) = &error.kind {
+            path = format!("{path}.{field}");
+        }
+        let key = without_numbers(&path);
+        // A missing key stands nowhere; the table that lacks it does.
+        let table = path.rsplit_once('.').map_or("", |(table, _)| table);
+        let source = self.source(&path).or_else(|| self.source(table));
+        match &error.kind {
+            Trouble::UnknownField(..) => Problem {
+                source,
+                found: "there is no such key".to_owned(),
+                instead: format!("nearest: {}", keys::nearest(&key)),
+                key,
+            },
+            Trouble::MissingField(_) => Problem {
+                source,
+                found: "not set".to_owned(),
+                instead: format!("needed: {}", keys::allowed(&key)),
+                key,
+            },
+            _ => {
+                let found = find(&self.merged, &path).map_or_else(|| error.to_string(), show);
+                Problem::value(source, &key, found)
+            }
+        }
+    }
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        let metadata = Metadata::named(self.name.clone());
+        match &self.file {
+            Some(file) => metadata.source(Source::File(file.clone())),
+            None => metadata,
+        }
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Map::from([(Profile::Default, self.values.clone())]))
+    }
+}
+
+fn read(file: &Path) -> Result<Layer, Problem> {
+    let name = file.display().to_string();
+    let text = fs::read_to_string(file).map_err(|error| Problem {
+        source: None,
+        key: name.clone(),
+        found: format!("cannot be read: {error}"),
+        instead: "allowed: a TOML file".to_owned(),
+    })?;
+    let values = Toml::from_str(&text).map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        Problem {
+            source: Some(name.clone()),
+            key: format!("line {}", before.matches('\n').count() + 1),
+            found: error.message().replace('\n', ", "),
+            instead: "allowed: TOML, as in config/popgate.toml".to_owned(),
+        }
+    })?;
+    Ok(Layer { name, file: Some(file.to_owned()), values })
+}
+
+/// The variables that are called `POPGATE_SECTION__KEY`. Others that begin like ours are left alone: Kubernetes sets
+/// `POPGATE_PORT` and the like for a service called popgate.
+fn variables(
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> impl Iterator<Item = Result<Layer, Problem>> {
+    let mut ours: Vec<_> = environment
+        .into_iter()
+        .filter_map(|(name, value)| {
+            let name = name.into_string().ok()?;
+            let (section, key) = name.strip_prefix("POPGATE_")?.split_once("__")?;
+            let key = format!("{}.{}", section.to_ascii_lowercase(), key.replace("__", ".").to_ascii_lowercase());
+            Some((name, key, value))
+        })
+        .collect();
+    // The environment has no order; messages should.
+    ours.sort();
+    ours.into_iter().map(|(name, key, value)| match value.into_string() {
+        Ok(value) => Ok(Layer::one(format!("{name} in the environment"), &key, &value)),
+        Err(_) => Err(Problem::value(Some(format!("{name} in the environment")), &key, "octets that are not UTF-8")),
+    })
+}
+
+fn options(command_line: &CommandLine) -> impl Iterator<Item = Result<Layer, Problem>> {
+    let CommandLine { listen, upstream, upstream_ca, set } = command_line;
+    let listen = (!listen.is_empty()).then(|| {
+        let listeners: Vec<_> = listen.iter().map(|url| nest("url", Value::from(url.as_str()))).collect();
+        Layer::of("--listen".to_owned(), nest("listen", Value::from(listeners)))
+    });
+    let upstream = upstream.iter().map(|url| Layer::one("--upstream".to_owned(), "upstream.url", url));
+    let ca = upstream_ca.iter().map(|file| Layer::one("--upstream-ca".to_owned(), "upstream.ca", file));
+    let set = set.iter().map(|text| match text.split_once('=') {
+        Some((key, value)) if key.contains('.') => Ok(Layer::one("--set".to_owned(), key, value)),
+        _ => Err(Problem {
+            source: None,
+            key: "--set".to_owned(),
+            found: format!("found {text:?}"),
+            instead: "allowed: section.key=value".to_owned(),
+        }),
+    });
+    // What is said by its own option outranks what is said by the one for everything.
+    set.chain(listen.into_iter().chain(upstream).chain(ca).map(Ok))
+}
+
+impl Layer {
+    /// One value that is written as a text without TOML's quotes.
+    fn one(name: String, key: &str, text: &str) -> Self {
+        if key == "listen.url" {
+            // A single listener, which replaces the list: lists of tables cannot be written in one line.
+            let listener = nest("url", Value::from(text));
+            return Self::of(name, nest("listen", Value::from(vec![listener])));
+        }
+        let value = match keys::kind(key) {
+            Some(Kind::Text) => Value::from(text),
+            Some(Kind::List) if !text.trim_start().starts_with('[') => {
+                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+                Value::from(items.map(Value::from).collect::<Vec<_>>())
+            }
+            // figment reads numbers, switches and lists, and what is none of them as a text. It never fails.
+            _ => text.parse().unwrap_or_else(|never| match never {}),
+        };
+        Self::of(name, nest(key, value))
+    }
+
+    fn of(name: String, values: Value) -> Self {
+        Self { name, file: None, values: values.into_dict().unwrap_or_default() }
+    }
+}
+
+fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+    key.split('.').filter(|part| !part.is_empty()).try_fold(value, |value, part| match value {
+        Value::Dict(_, dict) => dict.get(part),
+        Value::Array(_, items) => items.get(part.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
+/// `listen.url` for `listen.0.url`.
+pub(super) fn without_numbers(path: &str) -> String {
+    let parts: Vec<_> = path.split('.').filter(|part| part.parse::<usize>().is_err()).collect();
+    parts.join(".")
+}
+
+/// A value as it would stand in a TOML file.
+fn show(value: &Value) -> String {
+    match value {
+        Value::String(_, text) => format!("{text:?}"),
+        Value::Char(_, character) => format!("{:?}", character.to_string()),
+        Value::Bool(_, on) => on.to_string(),
+        Value::Num(_, number) => number
+            .to_i128()
+            .map(|number| number.to_string())
+            .or_else(|| number.to_f64().map(|number| number.to_string()))
+            .unwrap_or_default(),
+        Value::Empty(..) => "nothing".to_owned(),
+        Value::Array(_, items) => format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(", ")),
+        Value::Dict(..) => "a table".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gather(environment: &[(&str, &str)], set: &[&str]) -> Result<Raw, Error> {
+        let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
+        let command_line = CommandLine { set: set.iter().map(|&text| text.into()).collect(), ..CommandLine::default() };
+        Layers::gather(&[], environment, &command_line)?.raw()
+    }
+
+    #[test]
+    fn texts_of_the_environment_become_values_by_their_key() {
+        let raw = gather(
+            &[
+                ("POPGATE_UPSTREAM__MAILBOX", "2024"),
+                ("POPGATE_LIMITS__SESSIONS", "7"),
+                ("POPGATE_UPSTREAM__DANGEROUS_PLAINTEXT", "true"),
+                ("POPGATE_LOGIN__PLAINTEXT_FROM", "10.0.0.0/8, ::1"),
+                ("POPGATE_LISTEN__URL", "pop3://[::]:110"),
+                ("POPGATE_MAILDROP__UIDL", "{uid}"),
+            ],
+            &[],
+        )
+        .unwrap();
+        assert_eq!(raw.upstream.mailbox, "2024");
+        assert_eq!(raw.limits.sessions, 7);
+        assert!(raw.upstream.dangerous_plaintext);
+        assert_eq!(raw.login.plaintext_from, ["10.0.0.0/8", "::1"]);
+        assert_eq!(raw.listen.len(), 1);
+        assert_eq!(raw.listen[0].url, "pop3://[::]:110");
+        assert_eq!(raw.maildrop.uidl, "{uid}");
+    }
+
+    #[test]
+    fn lists_may_have_brackets_or_be_empty() {
+        let set = |text| gather(&[], &[text]).unwrap().login.plaintext_from;
+        assert_eq!(set("login.plaintext_from=[10.0.0.0/8, \"::1/128\"]"), ["10.0.0.0/8", "::1/128"]);
+        assert_eq!(set("login.plaintext_from=[]"), [""; 0]);
+        assert_eq!(set("login.plaintext_from="), [""; 0]);
+    }
+
+    #[test]
+    fn other_variables_are_left_alone() {
+        let links = [("POPGATE_PORT", "tcp://10.0.0.1:110"), ("POPGATE_SERVICE_HOST", "10.0.0.1"), ("POPGATE__X", "1")];
+        assert_eq!(gather(&links, &[]).unwrap(), Raw::default());
+    }
+
+    #[test]
+    fn keys_and_fields_are_the_same() {
+        for section in ["listen", "tls", "login", "upstream", "maildrop", "limits", "log"] {
+            let error = Figment::from(Layer::one(String::new(), &format!("{section}.?"), "")).extract::<Raw>();
+            let error = match section {
+                "listen" => {
+                    let listener = nest("?", Value::from(""));
+                    let layer = Layer::of(String::new(), nest("listen", Value::from(vec![listener])));
+                    Figment::from(layer).extract::<Raw>().unwrap_err()
+                }
+                _ => error.unwrap_err(),
+            };
+            let Trouble::UnknownField(_, fields) = error.kind else { panic!("{error}") };
+            let keys = keys::KEYS.iter().filter_map(|(key, ..)| key.split_once('.'));
+            let keys: Vec<_> = keys.filter(|(of, _)| *of == section).map(|(_, name)| name).collect();
+            assert_eq!(keys, fields, "{section}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The configuration, checked and complete: layers of TOML files, environment and command line, merged by figment and
+//! turned into what the rooms want to be told. Nothing is a text to be parsed any more afterwards. What each key means
+//! is said in `config/popgate.toml`, the manual; it is not repeated here.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use ipnet::IpNet;
+
+use crate::{gateway, net::Endpoint, telemetry, upstream::imap};
+
+pub use self::problem::{Error, Problem};
+
+mod check;
+mod keys;
+mod layers;
+mod problem;
+mod raw;
+mod url;
+
+/// What the process is told to do.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Config {
+    /// Where clients are awaited; never empty, and on each of them somebody can log in.
+    pub listeners: Vec<Listener>,
+    /// The certificate for pop3s and STLS. There is one if a listener needs it.
+    pub tls: Option<Tls>,
+    /// The IMAP server.
+    pub upstream: imap::Settings,
+    /// A PEM file of certificates that are trusted besides the system's when the IMAP server shows its own.
+    pub upstream_ca: Option<PathBuf>,
+    /// What sessions do.
+    pub gateway: gateway::Settings,
+    /// How many may come.
+    pub limits: Limits,
+    /// What is logged, and how.
+    pub log: telemetry::Settings,
+    /// The names of the `dangerous_…` options that are switched on, to be logged at each start.
+    pub dangerous: Vec<&'static str>,
+    /// What works otherwise than somebody might expect, in sentences to be logged at each start.
+    pub warnings: Vec<String>,
+}
+
+/// A place where clients are awaited.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listener {
+    /// The host is an address or a name that is resolved when listening begins; port 0 lets the system choose one.
+    pub endpoint: Endpoint,
+    /// TLS from the first octet (pop3s, RFC 8314). Otherwise STLS is offered where there is a certificate.
+    pub tls: bool,
+    /// From where PROXY headers are believed, and required.
+    pub proxies: Vec<IpNet>,
+}
+
+/// Two PEM files that were readable and belonged together when the configuration was loaded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tls {
+    /// The chain, leaf first.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// How many may come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Connections at a time.
+    pub sessions: usize,
+    /// Connections at a time of one address (IPv6: of one /64) that have not logged in.
+    pub sessions_per_address: usize,
+}
+
+/// What was said on the command line. It outranks everything else.
+#[derive(Clone, Default, Debug)]
+pub struct CommandLine {
+    /// The URLs of `--listen`; they replace the list of the files.
+    pub listen: Vec<String>,
+    /// The URL of `--upstream`.
+    pub upstream: Option<String>,
+    /// The file of `--upstream-ca`.
+    pub upstream_ca: Option<String>,
+    /// `section.key=value`, of `--set`.
+    pub set: Vec<String>,
+}
+
+impl Config {
+    /// Merges the layers, the later over the earlier: built-in defaults, `files` in their order, those of the
+    /// environment's variables that are called `POPGATE_SECTION__KEY`, the command line. A relative path counts from
+    /// the directory of the file that it stands in, elsewhere from the current directory.
+    pub fn load(
+        files: &[PathBuf],
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        command_line: &CommandLine,
+    ) -> Result<Self, Error> {
+        let layers = layers::Layers::gather(files, environment, command_line)?;
+        check::check(&layers.raw()?, &layers)
+    }
+}

@@ -1,0 +1,64 @@
+//! What is wrong with a configuration, in one form: where it stands, which key, what was found, what is allowed.
+
+use std::fmt;
+
+use super::keys;
+
+/// All problems that were found, at least one; each a paragraph.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub struct Error(pub Vec<Problem>);
+
+/// One problem.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Problem {
+    /// The file, the environment's variable or the option; `None` where the key is set nowhere.
+    pub source: Option<String>,
+    /// The key in full, or the line of a file that cannot be read as TOML.
+    pub key: String,
+    /// What was found, as the first half of a sentence.
+    pub found: String,
+    /// What is allowed or needed, as its second half.
+    pub instead: String,
+}
+
+impl Problem {
+    /// A key's value is not one of those that it can have.
+    pub(super) fn value(source: Option<String>, key: &str, found: impl fmt::Display) -> Self {
+        Self {
+            source,
+            key: key.to_owned(),
+            found: format!("found {found}"),
+            instead: format!("allowed: {}", keys::allowed(key)),
+        }
+    }
+}
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Self {
+        Self(vec![problem])
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n\n")?;
+            }
+            problem.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(source) = &self.source {
+            write!(f, "{source}: ")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        write!(f, "{}; {}", self.found, self.instead)
+    }
+}
