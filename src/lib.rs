@@ -39,5 +39,6 @@ pub mod gateway;
 pub mod mail;
 pub mod net;
 pub mod pop3;
+pub mod server;
 pub mod telemetry;
 pub mod upstream;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use tokio_util::task::TaskTracker;
 
 use crate::{
     net::{Accept, limits::Permit},
@@ -97,6 +98,7 @@ pub struct Gateway<U> {
     locks: lock::Locks,
     /// How many sessions there have been.
     sessions: AtomicU64,
+    updates: TaskTracker,
 }
 
 impl<U: Upstream> Gateway<U> {
@@ -110,6 +112,12 @@ impl<U: Upstream> Gateway<U> {
             acceptor,
             locks: lock::Locks::default(),
             sessions: AtomicU64::new(0),
+            updates: TaskTracker::new(),
         }
+    }
+
+    /// The sessions that are making their changes: what must be waited for even when sessions are broken off.
+    pub const fn updates(&self) -> &TaskTracker {
+        &self.updates
     }
 }

@@ -193,6 +193,7 @@ impl<U: Upstream> Session<'_, U> {
         if *changes == Changes::default() {
             return Ok(leaving.done());
         }
+        let _in_progress = self.gateway.updates.token();
         let (left, reply) = match mailbox.settle(changes).await {
             Settled::Done => (0, leaving.done()),
             Settled::Partly { fault, .. } | Settled::Changed(fault) if changes.delete.is_empty() => {

@@ -87,12 +87,14 @@ pub(super) async fn open(server: &Server, mut conn: Conn) -> Result<Listing, Tro
         }
         Err(trouble) => return Err(trouble),
     };
-    let (messages, mut hidden) = complete(&mut conn, &selected, sorted(rows)).await?;
+    let (mut messages, mut hidden) = complete(&mut conn, &selected, sorted(rows)).await?;
     let (removal, deletion) = removal(server, &conn, trash.filter(|trash| !trash.is_empty()));
     let unwanted = hidden_by_flags(server, &mut conn, &removal).await?;
-    let (messages, unwanted): (Vec<_>, Vec<_>) =
-        messages.into_iter().partition(|message| unwanted.binary_search(&message.uid).is_err());
-    hidden.extend(unwanted.iter().map(|message| message.uid));
+    messages.retain(|message| {
+        let shown = unwanted.binary_search(&message.uid).is_err();
+        hidden.extend((!shown).then_some(message.uid));
+        shown
+    });
     hidden.sort_unstable();
     let ground = Ground {
         uid_validity: selected.uid_validity,

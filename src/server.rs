@@ -1,0 +1,190 @@
+//! The daemon: opens the ports, gives each connection a task, and drains when it is told to stop. What a session says is
+//! the gateway's business.
+
+use std::{future::Future, io, sync::Arc, time::Duration};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    config::{self, Config},
+    gateway::{self, Gateway, Peer},
+    net::{
+        Accept, Endpoint,
+        limits::{Limits, Permit},
+        listen::{Arrival, Knock, Listener},
+        tcp::Tcp,
+        tls::{self, Acceptor, Connector},
+    },
+    upstream::{Upstream, imap::Imap},
+};
+
+/// Why the daemon does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A port cannot be opened.
+    #[error("cannot listen on {at}: {error}")]
+    Port {
+        /// Where.
+        at: Endpoint,
+        /// Why.
+        error: io::Error,
+    },
+    /// TLS cannot be had with these files.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    /// The process cannot be told to stop.
+    #[error("signals cannot be received: {0}")]
+    Signals(io::Error),
+}
+
+/// Does what `config` says until the process is told to stop. Nothing is started if anything is wrong.
+pub async fn run(config: Config) -> Result<(), Error> {
+    for option in &config.dangerous {
+        warn!(option, "a dangerous option is in force");
+    }
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+    let acceptor = match &config.tls {
+        Some(tls) => Some(Acceptor::load(&tls.certificate, &tls.key)?),
+        None => None,
+    };
+    let connector = Connector::new(config.upstream_ca.as_deref())?;
+    let upstream = Imap::new(config.upstream, Arc::new(Tcp), connector);
+    let stls = acceptor.clone().map(|acceptor| Arc::new(acceptor) as Arc<dyn Accept>);
+    let ports = Ports::open(&config.listeners, acceptor.as_ref()).await?;
+    info!(upstream = config.gateway.upstream, "ready");
+    let limits = Limits::new(config.limits.sessions, config.limits.sessions_per_address);
+    ports.serve(Arc::new(Gateway::new(upstream, config.gateway, stls)), limits).await
+}
+
+/// Open ports.
+struct Ports(Vec<Listener>);
+
+impl Ports {
+    /// Opens all ports, or none.
+    async fn open(listeners: &[config::Listener], acceptor: Option<&Acceptor>) -> Result<Self, Error> {
+        let mut ports = Vec::new();
+        for config::Listener { endpoint: at, tls, proxies } in listeners {
+            let failed = |error| Error::Port { at: at.clone(), error };
+            // The configuration makes sure that there is a certificate where one is needed.
+            let acceptor = acceptor.filter(|_| *tls).cloned();
+            let port = Listener::bind(at, acceptor, proxies.clone()).await.map_err(failed)?;
+            let scheme = if port.is_tls() { "pop3s" } else { "pop3" };
+            info!(url = %format_args!("{scheme}://{}", port.address().map_err(failed)?), "listening");
+            ports.push(port);
+        }
+        Ok(Self(ports))
+    }
+
+    /// Serves until SIGTERM or SIGINT, then drains. A second signal ends what the first one waits for, but never an
+    /// UPDATE.
+    async fn serve<U: Upstream>(self, gateway: Arc<Gateway<U>>, limits: Limits) -> Result<(), Error> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+        let mut told = async || {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        let stop = CancellationToken::new();
+        let sessions = TaskTracker::new();
+        for port in self.0 {
+            sessions.spawn(listen(port, gateway.clone(), limits.clone(), sessions.clone(), stop.clone()));
+        }
+        told().await;
+        info!(sessions = sessions.len().saturating_sub(1), "stopping: sessions are asked to end");
+        stop.cancel();
+        sessions.close();
+        let drained = async {
+            tokio::select! {
+                drained = timeout(DRAIN, sessions.wait()) => drained.is_ok(),
+                () = told() => false,
+            }
+        };
+        if !drained.await {
+            warn!(sessions = sessions.len(), "sessions are broken off");
+            // Mail that a client was told is gone must be gone: an UPDATE has its time.
+            gateway.updates().close();
+            gateway.updates().wait().await;
+        }
+        info!("stopped");
+        Ok(())
+    }
+}
+
+/// Takes connections until it is told to stop.
+async fn listen<U: Upstream>(
+    port: Listener,
+    gateway: Arc<Gateway<U>>,
+    limits: Limits,
+    sessions: TaskTracker,
+    stop: CancellationToken,
+) {
+    let port = Arc::new(port);
+    loop {
+        let knock = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            knock = port.accept() => knock,
+        };
+        let knock = match knock {
+            Ok(knock) => knock,
+            Err(error) => {
+                // Out of descriptors, say. Those who are connected go on, and the next try is soon.
+                error!(%error, "no connection could be taken");
+                sleep(RETRY).await;
+                continue;
+            }
+        };
+        match limits.admit(knock.address.ip()) {
+            Ok(permit) => {
+                sessions.spawn(lone(session(port.clone(), knock, permit, gateway.clone(), stop.clone())));
+            }
+            Err(full) => {
+                warn!(client = %knock.address, %full, "a connection is turned away");
+                knock.refuse(if port.is_tls() { b"" } else { FULL });
+            }
+        }
+    }
+}
+
+/// One connection from its first octet to its last.
+async fn session<U: Upstream>(
+    port: Arc<Listener>,
+    knock: Knock,
+    permit: Permit,
+    gateway: Arc<Gateway<U>>,
+    stop: CancellationToken,
+) {
+    let address = knock.address;
+    match port.open(knock).await {
+        Ok(arrival) => {
+            let Arrival { wire, client, peer, encrypted } = arrival;
+            let peer = Peer { address: peer, client, encrypted, permit: Some(permit) };
+            gateway::serve(gateway, wire, peer, stop).await;
+        }
+        Err(error) => debug!(client = %address, %error, "no session: the connection was not opened"),
+    }
+}
+
+/// A panic is a defect, and it ends one session, not all of them.
+async fn lone(session: impl Future<Output = ()> + Send + 'static) {
+    if let Err(panic) = tokio::spawn(session).await {
+        error!(%panic, "a session ended in a panic");
+    }
+}
+
+/// What a client reads when there is no room for it.
+const FULL: &[u8] = b"-ERR [SYS/TEMP] mail service temporarily unavailable, too many connections, try again later\r\n";
+
+/// How long sessions may go on after the signal to stop. Kubernetes kills after 30 seconds.
+const DRAIN: Duration = Duration::from_secs(25);
+
+const RETRY: Duration = Duration::from_millis(100);
