@@ -2,7 +2,7 @@
 //! clients with a certificate of our own. Handshake deadlines are the caller's.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -44,12 +44,12 @@ pub enum Error {
         what: &'static str,
     },
     /// A certificate or key is not one, or the key is not the certificate's.
-    #[error("{}: {error}", .file.display())]
+    #[error("{}: {reason}", .file.display())]
     Unusable {
         /// Which file.
         file: PathBuf,
-        /// Why, in rustls' words.
-        error: rustls::Error,
+        /// Why.
+        reason: String,
     },
     /// There is no root certificate to trust.
     #[error("no root certificates: neither the system has any nor is upstream.ca set")]
@@ -86,8 +86,8 @@ impl Connector {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if let Some(file) = extra_ca {
-            for certificate in certificates(file, &read(file)?)? {
-                roots.add(certificate).map_err(|error| Error::Unusable { file: file.to_owned(), error })?;
+            for root in certificates(file)? {
+                roots.add(root).map_err(|error| unusable(file, error))?;
             }
         }
         if roots.is_empty() {
@@ -123,15 +123,22 @@ impl Connector {
 impl Acceptor {
     /// Presents the certificate chain in one PEM file with the key in another.
     pub fn load(certificate: &Path, key: &Path) -> Result<Self, Error> {
-        let chain = certificates(certificate, &read(certificate)?)?;
-        let secret = private_key(key, &read(key)?)?;
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
-            .with_single_cert(chain, secret)
-            .map_err(|error| Error::Unusable { file: key.to_owned(), error })?;
+            .with_single_cert(certificates(certificate)?, private_key(key)?)
+            .map_err(|error| match error {
+                rustls::Error::InconsistentKeys(_) => unusable(
+                    key,
+                    format_args!("this is not the key of the first certificate in {}", certificate.display()),
+                ),
+                // A key is of a kind that is supported, as a rule; it is certificates that come in all forms.
+                error => unusable(certificate, error),
+            })?;
         // A client that speaks only something else, a browser lured here say, is refused (RFC 7301, ALPACA).
         config.alpn_protocols = vec![b"pop3".to_vec()];
+        // Sessions are resumed by tickets, so that any number of clients costs no memory. The keys change by themselves.
+        config.ticketer = aws_lc_rs::Ticketer::new()?;
         Ok(Self(TlsAcceptor::from(Arc::new(config))))
     }
 }
@@ -164,16 +171,121 @@ fn read(file: &Path) -> Result<Vec<u8>, Error> {
     fs::read(file).map_err(|error| Error::Unreadable { file: file.to_owned(), error })
 }
 
+fn unusable(file: &Path, reason: impl fmt::Display) -> Error {
+    Error::Unusable { file: file.to_owned(), reason: reason.to_string() }
+}
+
 /// With [`private_key`] the only user of rustls-pemfile, which is no longer maintained.
-fn certificates(file: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let certificates: Vec<_> = rustls_pemfile::certs(&mut &*pem).filter_map(Result::ok).collect();
-    match certificates.is_empty() {
-        true => Err(Error::Missing { file: file.to_owned(), what: "certificate" }),
-        false => Ok(certificates),
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let certificates: Result<Vec<_>, _> = rustls_pemfile::certs(&mut &*read(file)?).collect();
+    match certificates {
+        Ok(none) if none.is_empty() => Err(Error::Missing { file: file.to_owned(), what: "certificate" }),
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(unusable(file, format_args!("a PEM section is damaged: {error}"))),
     }
 }
 
-fn private_key(file: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, Error> {
-    let key = rustls_pemfile::private_key(&mut &*pem).ok().flatten();
-    key.ok_or_else(|| Error::Missing { file: file.to_owned(), what: "private key" })
+fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+    match rustls_pemfile::private_key(&mut &*read(file)?) {
+        Ok(Some(key)) => Ok(key),
+        Ok(None) => Err(Error::Missing { file: file.to_owned(), what: "private key" }),
+        Err(error) => Err(unusable(file, format_args!("a PEM section is damaged: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use tempfile::TempDir;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, duplex},
+        join,
+    };
+
+    use super::*;
+
+    fn files(names: [&str; 2]) -> (TempDir, [PathBuf; 4]) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut paths = Vec::new();
+        for name in names {
+            let CertifiedKey { cert, signing_key } = generate_simple_self_signed([name.to_owned()]).unwrap();
+            for (kind, text) in [("crt", cert.pem()), ("key", signing_key.serialize_pem())] {
+                paths.push(directory.path().join(format!("{name}.{kind}")));
+                fs::write(paths.last().unwrap(), text).unwrap();
+            }
+        }
+        (directory, paths.try_into().unwrap())
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_said_with_its_name() {
+        let (directory, [certificate, key, _, other]) = files(["one", "two"]);
+        let [missing, damaged, empty] = ["missing", "damaged", "empty"].map(|name| directory.path().join(name));
+        fs::write(&damaged, "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n").unwrap();
+        fs::write(&empty, "").unwrap();
+        assert!(Acceptor::load(&certificate, &key).is_ok());
+        let rows = [
+            (&missing, &key, &missing, "No such file"),
+            (&certificate, &missing, &missing, "No such file"),
+            (&empty, &key, &empty, "there is no certificate"),
+            (&key, &key, &key, "there is no certificate"),
+            (&certificate, &certificate, &certificate, "there is no private key"),
+            (&damaged, &key, &damaged, "a PEM section is damaged"),
+            (&certificate, &other, &other, "this is not the key of the first certificate in"),
+        ];
+        for (certificate, key, named, words) in rows {
+            let error = Acceptor::load(certificate, key).err().unwrap().to_string();
+            assert!(error.starts_with(&format!("{}: {words}", named.display())), "{error}");
+        }
+        assert!(matches!(Connector::new(Some(&missing)), Err(Error::Unreadable { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_server_must_prove_its_name() {
+        let (_directory, [certificate, key, ..]) = files(["one", "two"]);
+        let acceptor = Acceptor::load(&certificate, &key).unwrap();
+        let connector = Connector::new(Some(&certificate)).unwrap();
+        for (host, good) in [("one", true), ("two", false), ("127.0.0.1", false), ("no name", false)] {
+            let (near, far) = duplex(1 << 16);
+            let (server, client) = join!(acceptor.accept(Box::new(near)), connector.connect(Box::new(far), host));
+            match client {
+                Ok(mut client) => {
+                    assert!(good, "{host}");
+                    client.write_all(b"QUIT\r\n").await.unwrap();
+                    let mut line = [0; 6];
+                    server.unwrap().read_exact(&mut line).await.unwrap();
+                    assert_eq!(&line, b"QUIT\r\n");
+                }
+                Err(fault) => assert!(!good && matches!(fault, HandshakeFault::Unacceptable(_)), "{host}: {fault}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_that_breaks_is_no_fault_of_the_certificate() {
+        let (_directory, [certificate, ..]) = files(["one", "two"]);
+        let (near, far) = duplex(1 << 16);
+        drop(near);
+        let fault = Connector::new(Some(&certificate)).unwrap().connect(Box::new(far), "one").await.unwrap_err();
+        assert!(matches!(fault, HandshakeFault::Broken(_)), "{fault}");
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_aborted_does_not_end_orderly() {
+        let (_directory, [certificate, key, ..]) = files(["one", "two"]);
+        let acceptor = Acceptor::load(&certificate, &key).unwrap();
+        let connector = Connector::new(Some(&certificate)).unwrap();
+        for orderly in [true, false] {
+            let (near, far) = duplex(1 << 16);
+            let (server, client) = join!(acceptor.accept(Box::new(near)), connector.connect(Box::new(far), "one"));
+            let (mut server, mut client) = (server.unwrap(), client.unwrap());
+            match orderly {
+                true => server.shutdown().await.unwrap(),
+                false => server.abort(),
+            }
+            drop(server);
+            let end = client.read(&mut [0; 1]).await;
+            assert_eq!(end.map_err(|error| error.kind()).ok(), orderly.then_some(0));
+        }
+    }
 }
