@@ -1,47 +1,55 @@
-//! The process: reads the command line and the configuration, starts the log, runs the daemon. Exit codes: 0 done, 1
-//! failed while running, 2 wrong configuration or usage.
+//! The process: reads the command line and the configuration, starts logging, serves, and says how it went.
+//!
+//! Exit codes: 0 done, 1 failed while running, 2 wrong configuration or usage.
 
-use std::process::ExitCode;
+use std::{
+    env,
+    fmt::Display,
+    io::{self, Write},
+    process::ExitCode,
+};
 
-use anyhow::Context;
 use clap::Parser;
 use popgate::{
     cli::{Cli, Command, Options},
     config::Config,
     server, telemetry,
 };
+use tokio::runtime::Runtime;
 
 fn main() -> ExitCode {
-    let Cli { command: Command::Serve(options) } = Cli::parse();
+    let Command::Serve(options) = Cli::parse().command;
     match serve(options) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Start(error)) => complain(&error, 2),
-        Err(Failure::Run(error)) => complain(&error, 1),
+        Err(Failure::Start(error)) => fail(2, &error),
+        Err(Failure::Run(error)) => fail(1, &error),
     }
 }
 
 /// Why the process ends.
 enum Failure {
-    /// It never began to serve.
+    /// It was told what cannot be done.
     Start(anyhow::Error),
-    /// It could not go on.
+    /// Something else.
     Run(anyhow::Error),
 }
 
 fn serve(options: Options) -> Result<(), Failure> {
     let (files, command_line) = options.into_parts();
-    let config =
-        Config::load(&files, std::env::vars_os(), &command_line).map_err(|error| Failure::Start(error.into()))?;
-    telemetry::start(&config.log).map_err(|error| Failure::Start(error.into()))?;
-    let runtime = tokio::runtime::Runtime::new().context("the runtime cannot be started").map_err(Failure::Run)?;
-    runtime.block_on(server::run(config)).map_err(|error| match error {
-        server::Error::Signals(_) => Failure::Run(error.into()),
+    let config = Config::load(&files, env::vars_os(), &command_line).map_err(|error| Failure::Start(error.into()))?;
+    telemetry::start(&config.log).map_err(|error| Failure::Run(error.into()))?;
+    let runtime = Runtime::new().map_err(|error| Failure::Run(error.into()))?;
+    let served = runtime.block_on(server::run(config));
+    // A name that is still being resolved would hold up the end, and nobody waits for it any more.
+    runtime.shutdown_background();
+    served.map_err(|error| match error {
         server::Error::Port { .. } | server::Error::Tls(_) => Failure::Start(error.into()),
+        server::Error::Signals(_) => Failure::Run(error.into()),
     })
 }
 
-#[expect(clippy::print_stderr, reason = "without a configuration there is no log to write to")]
-fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
-    eprintln!("popgate: {error:#}");
+/// Says why, for whoever started the process. A standard error that is gone changes nothing.
+fn fail(code: u8, error: &dyn Display) -> ExitCode {
+    let _ = writeln!(io::stderr(), "popgate: {error}");
     ExitCode::from(code)
 }

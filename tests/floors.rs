@@ -347,7 +347,7 @@ fn literal(text: &str) -> Option<usize> {
     let quote = body.chars().next().filter(|quote| matches!(quote, '"' | '\''))?;
     let mut characters = body.char_indices().skip(1).peekable();
     let (_, first) = *characters.peek()?;
-    if quote == '\'' && first != '\\' && body[1 + first.len_utf8()..].chars().next() != Some('\'') {
+    if quote == '\'' && first != '\\' && !body[1 + first.len_utf8()..].starts_with('\'') {
         return None;
     }
     while let Some((at, character)) = characters.next() {

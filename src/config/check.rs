@@ -133,7 +133,11 @@ impl Check<'_> {
     fn server(&mut self, raw: &Raw) -> Option<(Security, Endpoint)> {
         const KEY: &str = "upstream.url";
         let Some(text) = &raw.upstream.url else {
-            return self.refuse(KEY, "not set", &format!("needed: {}", keys::allowed(KEY)));
+            return self.refuse(
+                KEY,
+                "not set in any file, nor as --upstream or POPGATE_UPSTREAM__URL",
+                &format!("needed: {}", keys::allowed(KEY)),
+            );
         };
         // Nobody listens on port 0.
         let server = Url::parse(text).filter(|url| url.port != Some(0)).and_then(|url| match url.scheme {
