@@ -127,18 +127,19 @@ impl Client {
     /// Begins TLS. Nothing that was heard before is remembered.
     pub(super) async fn secure(&mut self, acceptor: &dyn Accept) -> io::Result<()> {
         // While hands are shaken nobody else has the line; if that fails, there is none.
-        let none = Box::new(tokio::io::duplex(1).0);
-        let wire = std::mem::replace(&mut self.wire, none);
+        let wire = std::mem::replace(&mut self.wire, no_wire());
         self.wire = timeout(HANDSHAKE, acceptor.accept(wire)).await.unwrap_or_else(|late| Err(late.into()))?;
         self.lines.clear();
         self.ended = false;
         Ok(())
     }
 
-    /// Ends the session on the client's side.
+    /// Ends the session on the client's side, at once.
     pub(super) async fn part(&mut self, end: End) {
         match end {
             End::Stalled | End::Torn => self.wire.abort(),
+            // Perhaps in the middle of a message: nothing may look like its end.
+            End::Disconnected if !self.out.is_empty() => self.wire.abort(),
             End::Idle | End::Disconnected => {
                 // Whatever comes of it, the line is dropped next.
                 let _ = timeout(FAREWELL, self.wire.shutdown()).await;
@@ -149,6 +150,8 @@ impl Client {
                 }
             }
         }
+        // Other things may have to be done before the session is gone; the client is not to wait for them.
+        self.wire = no_wire();
     }
 
     /// Closes our half and waits for the client to close its own: to close a socket in which something is unread resets the
@@ -216,6 +219,11 @@ impl Client {
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// A line whose other end is closed.
+fn no_wire() -> Box<dyn Wire> {
+    Box::new(tokio::io::duplex(1).0)
 }
 
 /// So much makes a packet worth sending.

@@ -16,8 +16,8 @@ use crate::{
     upstream::Upstream,
 };
 
+mod authorize;
 mod client;
-mod grant;
 mod lock;
 mod refuse;
 mod send;
@@ -121,3 +121,6 @@ impl<U: Upstream> Gateway<U> {
         &self.updates
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,6 @@
 //! Only QUIT in the TRANSACTION state leads to `update`, the one place where changes are made.
 
 use std::{
-    hash::{BuildHasher, RandomState},
     pin::pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -13,20 +12,19 @@ use tracing::{Instrument, debug, info_span};
 
 use super::{
     Gateway, Peer, Seen,
+    authorize::Open,
     client::Client,
-    grant::{Granted, grant},
-    lock::Held,
     refuse,
     send::{Delivery, send},
-    summary::{End, Summary, loggable},
+    summary::{End, Summary},
 };
 use crate::{
-    mail::{Changes, Credentials, Snapshot, Uid},
+    mail::{Changes, Uid},
     net::Wire,
     pop3::{
         line::{Expects, Input},
-        reply::{Code, Reply},
-        session::{Authorization, Before, Channel, During, Leaving, Listing, Opening, Securing, Transaction, Wanted},
+        reply::Reply,
+        session::{During, Leaving, Listing, Transaction, Wanted},
     },
     upstream::{Mailbox, Settled, Upstream},
 };
@@ -47,21 +45,14 @@ pub fn serve<U: Upstream>(
     session.instrument(info_span!("session", id))
 }
 
-struct Session<'a, U> {
-    gateway: &'a Gateway<U>,
-    id: u64,
-    peer: Peer,
-    client: Client,
-    shutdown: CancellationToken,
-    summary: Summary,
-}
-
-/// A session that has a mailbox.
-struct Open<M> {
-    mailbox: M,
-    snapshot: Arc<Snapshot>,
-    held: Option<Held>,
-    transaction: Transaction,
+/// A session and all that it has to do with.
+pub(super) struct Session<'a, U> {
+    pub(super) gateway: &'a Gateway<U>,
+    pub(super) id: u64,
+    pub(super) peer: Peer,
+    pub(super) client: Client,
+    pub(super) shutdown: CancellationToken,
+    pub(super) summary: Summary,
 }
 
 /// A session that ends without UPDATE.
@@ -83,35 +74,6 @@ impl<U: Upstream> Session<'_, U> {
         self.summary.report(end, self.peer.client.ip(), &self.gateway.settings.upstream);
     }
 
-    /// The AUTHORIZATION state.
-    async fn authorize(&mut self) -> Result<Open<U::Mailbox>, End> {
-        let channel = self.channel(self.peer.encrypted);
-        let (mut session, greeting) = Authorization::new(Arc::clone(&self.gateway.session), channel);
-        self.client.say(&greeting).await?;
-        loop {
-            let input = self.client.listen(session.expects(), IDLE_BEFORE_LOGIN, &self.shutdown).await?;
-            let mut before = session.line(input);
-            session = loop {
-                match before {
-                    Before::Reply(session, reply) => {
-                        self.answer(&reply).await?;
-                        break session;
-                    }
-                    Before::Secure(securing, reply) => break self.secure(securing, &reply).await?,
-                    Before::Open(opening, credentials) => match self.open(opening, credentials).await? {
-                        Ok(open) => return Ok(open),
-                        Err(refusal) => before = refusal,
-                    },
-                    Before::Close(None) => return Err(End::Refused),
-                    Before::Close(Some(reply)) => {
-                        self.answer(&reply).await?;
-                        return Err(if reply.is_ok() { End::Quit } else { End::Refused });
-                    }
-                }
-            };
-        }
-    }
-
     /// TRANSACTION, and UPDATE if it comes to that.
     async fn converse(&mut self, open: Open<U::Mailbox>) -> End {
         let Open { mut mailbox, snapshot, held, transaction } = open;
@@ -131,7 +93,10 @@ impl<U: Upstream> Session<'_, U> {
                     Err(end) => Over { end, retrieved: changes.seen },
                 }
             }
-            Err(over) => over,
+            Err(over) => {
+                drop(held);
+                over
+            }
         };
         let aftermath = async {
             if !retrieved.is_empty() {
@@ -213,77 +178,6 @@ impl<U: Upstream> Session<'_, U> {
         Ok(reply)
     }
 
-    /// What can be said on the line as it is now.
-    fn channel(&self, encrypted: bool) -> Channel {
-        Channel {
-            encrypted,
-            stls: self.gateway.acceptor.is_some(),
-            login: encrypted || self.peer.is_within(&self.gateway.settings.plaintext_from),
-        }
-    }
-
-    /// Sends a reply before log-in. Who guesses passwords has to wait for it.
-    async fn answer(&mut self, reply: &Reply) -> Result<(), End> {
-        if reply.code() == Some(Code::Auth) {
-            self.client.flush().await?;
-            let delay = self.gateway.settings.failure_delay;
-            let chance = RandomState::new().hash_one(self.id) % 256;
-            // Never sooner, up to a quarter later: what is checked where cannot be told from the time it takes.
-            tokio::time::sleep(delay + delay / 1024 * u32::try_from(chance).unwrap_or_default()).await;
-        }
-        self.client.say(reply).await
-    }
-
-    async fn secure(&mut self, securing: Securing, reply: &Reply) -> Result<Authorization, End> {
-        let Some(acceptor) = &self.gateway.acceptor else { return Err(End::Refused) };
-        if self.client.has_more().await {
-            debug!("something was sent behind STLS");
-            return Err(End::Refused);
-        }
-        self.client.say(reply).await?;
-        self.client.flush().await?;
-        if let Err(error) = self.client.secure(&**acceptor).await {
-            debug!(%error, "no TLS");
-            return Err(End::Refused);
-        }
-        Ok(securing.secured(self.channel(true)))
-    }
-
-    /// Tries the credentials. The inner error is the refusal.
-    async fn open(
-        &mut self,
-        opening: Opening,
-        credentials: Credentials,
-    ) -> Result<Result<Open<U::Mailbox>, Before>, End> {
-        // What is owed goes out before a wait.
-        self.client.flush().await?;
-        let who = Arc::new(credentials);
-        let user = loggable(&who.user);
-        let granted = grant(self.gateway, &who).await;
-        drop(who);
-        let refusal = match granted {
-            Ok(Granted { mailbox, snapshot, held }) => {
-                let (transaction, reply) = opening.opened(Arc::clone(&snapshot));
-                self.summary.user = Some(user);
-                if let Some(permit) = &mut self.peer.permit {
-                    permit.logged_in();
-                }
-                self.client.say(&reply).await?;
-                return Ok(Ok(Open { mailbox, snapshot, held, transaction }));
-            }
-            Err(fault) => {
-                refuse::log_login(&fault, &user, self.peer.client.ip());
-                let reply = refuse::login(&fault);
-                match fault.challenge {
-                    Some(challenge) => opening.challenged(&challenge, reply),
-                    None => opening.refused(reply),
-                }
-            }
-        };
-        self.summary.user = Some(user);
-        Ok(Err(refusal))
-    }
-
     /// Waits for the client, and looks after the upstream meanwhile.
     async fn listen(&mut self, mailbox: &mut U::Mailbox, expects: Expects) -> Result<Input, End> {
         let mut heard = pin!(self.client.listen(expects, IDLE, &self.shutdown));
@@ -331,9 +225,5 @@ async fn mark_seen<M: Mailbox>(mailbox: &mut M, uids: &[Uid]) {
     }
 }
 
-/// How long a client may think before log-in. RFC 1939 §3 asks for ten minutes, but only a client that is logged in has
-/// something to think about; Dovecot and UW have the same.
-const IDLE_BEFORE_LOGIN: Duration = Duration::from_secs(180);
-
-/// How long after (RFC 1939 §3: at least ten minutes).
+/// How long a client may think (RFC 1939 §3: at least ten minutes).
 const IDLE: Duration = Duration::from_secs(600);

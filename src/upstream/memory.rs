@@ -9,8 +9,12 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{Body, Extent, Fault, Mailbox, Settled, Upstream, Verdict, Window};
+use super::{Fault, Upstream, Verdict, Window};
 use crate::mail::{Changes, Credentials, Deletion, Message, Proof, Snapshot, Uid, UidValidity};
+
+mod opened;
+
+pub use opened::Opened;
 
 /// The server. Clones are the same server.
 #[derive(Clone)]
@@ -18,8 +22,21 @@ pub struct Memory {
     shared: Arc<Shared>,
     /// How many octets of a body come at once.
     chunk: usize,
-    /// Whether a part of a message can be asked for.
-    parts: bool,
+    parts: Parts,
+}
+
+/// What comes of asking for part of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Parts {
+    /// The part.
+    #[default]
+    Exact,
+    /// So many octets more than were asked for, as Exchange 5.5 did.
+    More(u32),
+    /// The whole message.
+    Whole,
+    /// The part, but the whole message if it is not the first part.
+    WholeLater,
 }
 
 struct Shared {
@@ -126,13 +143,13 @@ impl Memory {
     /// A server without mailboxes that sends bodies in pieces of `chunk` octets, at least one.
     pub fn new(chunk: usize) -> Self {
         let shared = Shared { state: Mutex::default(), lines: Notify::new() };
-        Self { shared: Arc::new(shared), chunk: chunk.max(1), parts: true }
+        Self { shared: Arc::new(shared), chunk: chunk.max(1), parts: Parts::Exact }
     }
 
-    /// The same, but it sends the whole message when a part is asked for, as some servers do.
+    /// The same server with a way of its own to send parts.
     #[must_use]
-    pub fn without_parts(self) -> Self {
-        Self { parts: false, ..self }
+    pub fn sending(self, parts: Parts) -> Self {
+        Self { parts, ..self }
     }
 
     /// Adds a user with a mailbox.
@@ -200,145 +217,69 @@ impl Upstream for Memory {
         if let Some(Trouble::Open(fault)) = state.take(|trouble| matches!(trouble, Trouble::Open(_))) {
             return Err(fault);
         }
-        let opened = Opened {
-            server: self.clone(),
-            user: who.user.clone(),
-            uid_validity: snapshot.uid_validity(),
-            sending: None,
-        };
+        let opened = Opened::new(self.clone(), who.user.clone(), snapshot.uid_validity());
         Ok((opened, snapshot))
     }
 }
 
-/// A mailbox of [`Memory`], opened for one session.
-pub struct Opened {
-    server: Memory,
-    user: String,
-    uid_validity: Option<UidValidity>,
-    sending: Option<Sending>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        mail::Secret,
+        upstream::{Body, Extent, Mailbox, Settled},
+    };
 
-/// A body under way.
-struct Sending {
-    uid: Uid,
-    octets: Vec<u8>,
-    at: usize,
-    /// Where it breaks off.
-    trouble: Option<(usize, Fault)>,
-}
-
-impl Opened {
-    fn begin(&mut self, deed: Deed, uid: Uid, window: Option<Window>) -> Result<Option<Body<'_, Self>>, Fault> {
-        let mut state = self.server.state();
-        state.deeds.push(deed);
-        if let Some(Trouble::Fetch(fault)) = state.take(|trouble| matches!(trouble, Trouble::Fetch(_))) {
-            return Err(fault);
-        }
-        let mail = state.accounts.get(&self.user).and_then(|account| account.maildrop.messages.get(&uid));
-        let Some(mail) = mail else { return Ok(None) };
-        let (octets, extent) = match window {
-            Some(window) if self.server.parts => {
-                let begin = usize::try_from(window.offset).unwrap_or(usize::MAX).min(mail.octets.len());
-                let end = begin.saturating_add(window.length as usize).min(mail.octets.len());
-                (mail.octets[begin..end].to_vec(), Extent::Part)
-            }
-            _ => (mail.octets.clone(), Extent::Whole),
-        };
-        let trouble = match state.take(|trouble| matches!(trouble, Trouble::Body(..))) {
-            Some(Trouble::Body(after, fault)) => Some((usize::try_from(after).unwrap_or(usize::MAX), fault)),
-            _ => None,
-        };
-        drop(state);
-        let length = octets.len() as u64;
-        self.sending = Some(Sending { uid, octets, at: 0, trouble });
-        Ok(Some(Body::new(self, length, extent)))
-    }
-}
-
-impl Mailbox for Opened {
-    async fn fetch(&mut self, uid: Uid) -> Result<Option<Body<'_, Self>>, Fault> {
-        self.begin(Deed::Fetch(uid), uid, None)
+    async fn open(memory: &Memory, password: &[u8]) -> Result<(Opened, Arc<Snapshot>), Fault> {
+        let proof = Proof::Password(Secret::new(password.to_vec()));
+        memory.open(&Arc::new(Credentials { user: "tim".to_owned(), proof })).await
     }
 
-    async fn peek(&mut self, uid: Uid, window: Window) -> Result<Option<Body<'_, Self>>, Fault> {
-        self.begin(Deed::Peek(uid, window), uid, Some(window))
-    }
-
-    async fn chunk(&mut self) -> Result<Option<&[u8]>, Fault> {
-        let Some(sending) = &mut self.sending else { return Ok(None) };
-        let begin = sending.at;
-        let breaks = sending.trouble.as_ref().map_or(usize::MAX, |(after, _)| *after);
-        let end = sending.octets.len().min(breaks).min(begin + self.server.chunk);
-        if begin == end {
-            return sending.trouble.take().map_or(Ok(None), |(_, fault)| Err(fault));
-        }
-        sending.at = end;
-        Ok(Some(&sending.octets[begin..end]))
-    }
-
-    fn forsake(&mut self) {
-        if let Some(sending) = self.sending.take() {
-            self.server.state().deeds.push(Deed::Forsake(sending.uid));
-        }
-    }
-
-    async fn rest(&mut self) -> Fault {
+    async fn read(body: Result<Option<Body<'_, Opened>>, Fault>) -> (Vec<Vec<u8>>, Extent, Option<String>) {
+        let mut body = body.unwrap().unwrap();
+        let mut chunks = Vec::new();
         loop {
-            // Listening begins before the look, so that nothing is missed in between.
-            let told = self.server.shared.lines.notified();
-            if let Some(Trouble::Line(fault)) = self.server.state().take(|trouble| matches!(trouble, Trouble::Line(_)))
-            {
-                return fault;
-            }
-            told.await;
-        }
-    }
-
-    async fn mark_seen(&mut self, uids: &[Uid]) -> Result<(), Fault> {
-        let mut state = self.server.state();
-        state.deeds.push(Deed::MarkSeen(uids.to_vec()));
-        if let Some(account) = state.accounts.get_mut(&self.user) {
-            account.maildrop.see(uids);
-        }
-        Ok(())
-    }
-
-    async fn settle(&mut self, changes: &Changes) -> Settled {
-        let mut state = self.server.state();
-        state.deeds.push(Deed::Settle(changes.clone()));
-        if let Some(Trouble::Changed(fault)) = state.take(|trouble| matches!(trouble, Trouble::Changed(_))) {
-            return Settled::Changed(fault);
-        }
-        let stay = state.take(|trouble| matches!(trouble, Trouble::Stay(..)));
-        let Some(account) = state.accounts.get_mut(&self.user) else { return Settled::Changed(gone()) };
-        if account.maildrop.uid_validity != self.uid_validity {
-            return Settled::Changed(gone());
-        }
-        account.maildrop.see(&changes.seen);
-        let Some(Trouble::Stay(stay, fault)) = stay else {
-            account.maildrop.messages.retain(|uid, _| !changes.delete.contains(uid));
-            return Settled::Done;
-        };
-        account.maildrop.messages.retain(|uid, _| stay.contains(uid) || !changes.delete.contains(uid));
-        let left = changes.delete.iter().filter(|uid| account.maildrop.messages.contains_key(uid)).count();
-        Settled::Partly { left, fault }
-    }
-
-    async fn leave(self) {
-        self.server.state().deeds.push(Deed::Leave);
-    }
-}
-
-impl Maildrop {
-    fn see(&mut self, uids: &[Uid]) {
-        for uid in uids {
-            if let Some(mail) = self.messages.get_mut(uid) {
-                mail.seen = true;
+            match body.next().await {
+                Ok(Some(chunk)) => chunks.push(chunk.to_vec()),
+                Ok(None) => return (chunks, body.extent(), None),
+                Err(fault) => return (chunks, body.extent(), Some(fault.cause)),
             }
         }
     }
-}
 
-fn gone() -> Fault {
-    Fault::new(Verdict::Changed, "the mailbox is not the one that was listed")
+    #[tokio::test]
+    async fn it_does_what_the_traits_say() {
+        let uid = |value| Uid::new(value).unwrap();
+        let fault = || Fault::new(Verdict::Passing, "lost");
+        let maildrop = Maildrop::new(1, [(uid(5), Mail::new("0123456789")), (uid(7), Mail::new(""))]);
+        let memory = Memory::new(4).with("tim", b"sec ret", maildrop);
+        assert_eq!(open(&memory, b"guess").await.err().map(|fault| fault.verdict), Some(Verdict::Denied));
+        let (mut opened, snapshot) = open(&memory, b"sec ret").await.unwrap();
+        assert_eq!((snapshot.len(), snapshot.total()), (2, 10));
+
+        let chunks = |texts: &[&str]| texts.iter().map(|text| text.as_bytes().to_vec()).collect::<Vec<_>>();
+        assert_eq!(read(opened.fetch(uid(5)).await).await, (chunks(&["0123", "4567", "89"]), Extent::Whole, None));
+        assert_eq!(read(opened.fetch(uid(7)).await).await, (vec![], Extent::Whole, None));
+        assert!(opened.fetch(uid(6)).await.unwrap().is_none());
+        for (offset, length, expected) in [(0, 3, &["012"][..]), (5, 100, &["5678", "9"]), (10, 1, &[])] {
+            let window = Window { offset, length };
+            assert_eq!(read(opened.peek(uid(5), window).await).await, (chunks(expected), Extent::Part, None));
+        }
+        for (after, expected) in [(0, &[][..]), (5, &["0123", "4"]), (10, &["0123", "4567", "89"])] {
+            memory.trouble(Trouble::Body(after, fault()));
+            let broken = (chunks(expected), Extent::Whole, Some("lost".to_owned()));
+            assert_eq!(read(opened.fetch(uid(5)).await).await, broken);
+        }
+        memory.trouble(Trouble::Line(fault()));
+        assert_eq!(opened.rest().await.cause, "lost");
+
+        let changes = Changes { delete: vec![uid(5), uid(6)], seen: vec![uid(7)] };
+        memory.trouble(Trouble::Stay([uid(5)].into(), fault()));
+        assert!(matches!(opened.settle(&changes).await, Settled::Partly { left: 1, .. }));
+        assert!(matches!(opened.settle(&changes).await, Settled::Done));
+        memory.meddle("tim", |maildrop| maildrop.uid_validity = UidValidity::new(2));
+        assert!(matches!(opened.settle(&changes).await, Settled::Changed(_)));
+        let left = memory.maildrop("tim").unwrap().messages;
+        assert_eq!(left, [(uid(7), Mail { seen: true, ..Mail::new("") })].into());
+    }
 }

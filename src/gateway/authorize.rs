@@ -1,0 +1,160 @@
+//! The AUTHORIZATION state: from the greeting to a mailbox that is open, over TLS if the client asks for it (RFC 1939 §4,
+//! RFC 2595).
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::Duration,
+};
+
+use tracing::debug;
+
+use super::{
+    Gateway, Lock,
+    lock::Held,
+    refuse,
+    serve::Session,
+    summary::{End, loggable},
+};
+use crate::{
+    mail::{Credentials, Snapshot},
+    pop3::{
+        reply::{Code, Reply},
+        session::{Authorization, Before, Channel, Opening, Securing, Transaction},
+    },
+    upstream::{Fault, Mailbox, Upstream, Verdict},
+};
+
+/// A session that has a mailbox.
+pub(super) struct Open<M> {
+    pub(super) mailbox: M,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) held: Option<Held>,
+    pub(super) transaction: Transaction,
+}
+
+impl<U: Upstream> Session<'_, U> {
+    /// The AUTHORIZATION state.
+    pub(super) async fn authorize(&mut self) -> Result<Open<U::Mailbox>, End> {
+        let channel = self.channel(self.peer.encrypted);
+        let (mut session, greeting) = Authorization::new(Arc::clone(&self.gateway.session), channel);
+        self.client.say(&greeting).await?;
+        loop {
+            let input = self.client.listen(session.expects(), IDLE_BEFORE_LOGIN, &self.shutdown).await?;
+            let mut before = session.line(input);
+            session = loop {
+                match before {
+                    Before::Reply(session, reply) => {
+                        self.answer(&reply).await?;
+                        break session;
+                    }
+                    Before::Secure(securing, reply) => break self.secure(securing, &reply).await?,
+                    Before::Open(opening, credentials) => match self.open(opening, credentials).await? {
+                        Ok(open) => return Ok(open),
+                        Err(refusal) => before = refusal,
+                    },
+                    Before::Close(None) => return Err(End::Refused),
+                    Before::Close(Some(reply)) => {
+                        self.answer(&reply).await?;
+                        return Err(if reply.is_ok() { End::Quit } else { End::Refused });
+                    }
+                }
+            };
+        }
+    }
+
+    /// What can be said on the line as it is now.
+    fn channel(&self, encrypted: bool) -> Channel {
+        Channel {
+            encrypted,
+            stls: self.gateway.acceptor.is_some(),
+            login: encrypted || self.peer.is_within(&self.gateway.settings.plaintext_from),
+        }
+    }
+
+    /// Sends a reply before log-in. Who guesses passwords has to wait for it.
+    async fn answer(&mut self, reply: &Reply) -> Result<(), End> {
+        if reply.code() == Some(Code::Auth) {
+            self.client.flush().await?;
+            let delay = self.gateway.settings.failure_delay;
+            let chance = RandomState::new().hash_one(self.id) % 256;
+            // Never sooner, up to a quarter later: what is checked where cannot be told from the time it takes.
+            tokio::time::sleep(delay + delay / 1024 * u32::try_from(chance).unwrap_or_default()).await;
+        }
+        self.client.say(reply).await
+    }
+
+    async fn secure(&mut self, securing: Securing, reply: &Reply) -> Result<Authorization, End> {
+        let Some(acceptor) = &self.gateway.acceptor else { return Err(End::Refused) };
+        if self.client.has_more().await {
+            debug!("something was sent behind STLS");
+            return Err(End::Refused);
+        }
+        self.client.say(reply).await?;
+        self.client.flush().await?;
+        if let Err(error) = self.client.secure(&**acceptor).await {
+            debug!(%error, "no TLS");
+            return Err(End::Refused);
+        }
+        Ok(securing.secured(self.channel(true)))
+    }
+
+    /// Tries the credentials. The inner error is the refusal.
+    async fn open(
+        &mut self,
+        opening: Opening,
+        credentials: Credentials,
+    ) -> Result<Result<Open<U::Mailbox>, Before>, End> {
+        // What is owed goes out before a wait.
+        self.client.flush().await?;
+        let who = Arc::new(credentials);
+        let user = loggable(&who.user);
+        let granted = grant(self.gateway, &who).await;
+        drop(who);
+        let refusal = match granted {
+            Ok((mailbox, snapshot, held)) => {
+                let (transaction, reply) = opening.opened(Arc::clone(&snapshot));
+                self.summary.user = Some(user);
+                if let Some(permit) = &mut self.peer.permit {
+                    permit.logged_in();
+                }
+                self.client.say(&reply).await?;
+                return Ok(Ok(Open { mailbox, snapshot, held, transaction }));
+            }
+            Err(fault) => {
+                refuse::log_login(&fault, &user, self.peer.client.ip());
+                let reply = refuse::login(&fault);
+                match fault.challenge {
+                    Some(challenge) => opening.challenged(&challenge, reply),
+                    None => opening.refused(reply),
+                }
+            }
+        };
+        self.summary.user = Some(user);
+        Ok(Err(refusal))
+    }
+}
+
+/// Opens the mailbox, and holds it where users may have one session only. That somebody else does is told to those only who
+/// have shown that the maildrop is theirs.
+async fn grant<U: Upstream>(
+    gateway: &Gateway<U>,
+    who: &Arc<Credentials>,
+) -> Result<(U::Mailbox, Arc<Snapshot>, Option<Held>), Fault> {
+    let (mailbox, snapshot) = gateway.upstream.open(who).await?;
+    let held = match gateway.settings.lock {
+        Lock::None => None,
+        Lock::Gateway => match gateway.locks.hold(&who.user) {
+            Some(held) => Some(held),
+            None => {
+                mailbox.leave().await;
+                return Err(Fault::new(Verdict::Busy, "the user has another session"));
+            }
+        },
+    };
+    Ok((mailbox, snapshot, held))
+}
+
+/// How long a client may think before log-in. RFC 1939 §3 asks for ten minutes, but only a client that is logged in has
+/// something to think about; Dovecot and UW have the same.
+const IDLE_BEFORE_LOGIN: Duration = Duration::from_secs(180);

@@ -1,0 +1,137 @@
+//! AUTHORIZATION: who gets in, over what, and who does not.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn credentials_without_tls_are_taken_from_some_networks_only() {
+    // README 30: the client and the proxy that it came through.
+    let networks: Vec<IpNet> = ["127.0.0.0/8", "10.0.0.0/8", "::1/128"].map(|text| text.parse().unwrap()).into();
+    for (address, client, within) in [
+        ("127.0.0.1", "127.0.0.1", true),
+        ("::ffff:127.0.0.1", "::1", true),
+        ("127.0.0.1", "192.0.2.1", false),
+        ("192.0.2.1", "127.0.0.1", false),
+        ("10.9.8.7", "10.0.0.1", true),
+        ("::2", "::2", false),
+    ] {
+        let [address, client] = [address, client].map(|address| SocketAddr::new(address.parse().unwrap(), 1));
+        let peer = Peer { address, client, encrypted: false, permit: None };
+        assert_eq!(peer.is_within(&networks), within, "{address} {client}");
+    }
+    let mut client = Rig::new().connect_from("192.0.2.1", 100);
+    client.says("USER tim\r\nQUIT\r\n").await;
+    let refused = "-ERR [SYS/PERM] TLS required, use STLS or port 995\r\n";
+    assert_eq!(client.rest().await, format!("{GREETING}{refused}+OK POP3 server signing off\r\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stls_forgets_what_came_before() {
+    // T030, T033
+    for width in [1, 4096] {
+        let mut client = Rig::new().connect_from("192.0.2.1", width);
+        client.says("STLS\r\n").await;
+        client.reads(&format!("{GREETING}+OK begin TLS\r\n")).await;
+        client.says("helloPASS sec ret\r\nSTLS\r\nUSER tim\r\nPASS sec ret\r\nQUIT\r\n").await;
+        let expected = "-ERR send USER first\r\n-ERR command not valid in this state\r\n+OK send PASS\r\n\
+            +OK maildrop has 3 messages (620 octets)\r\n+OK POP3 server signing off (3 messages left)\r\n";
+        assert_eq!(client.rest().await, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_may_be_sent_behind_stls() {
+    // T031
+    for behind in ["CAPA\r\n", "hello", "x"] {
+        let rig = Rig::new();
+        let mut client = rig.connect(4096);
+        client.says(&format!("USER tim\r\nSTLS\r\n{behind}")).await;
+        assert_eq!(client.rest().await, format!("{GREETING}+OK send PASS\r\n"), "{behind}");
+        assert_eq!(rig.memory.deeds(), []);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_that_fails_or_never_comes_closes() {
+    // T038
+    for hello in ["jello", ""] {
+        let mut client = Rig::new().connect(4096);
+        client.says("STLS\r\n").await;
+        client.reads(&format!("{GREETING}+OK begin TLS\r\n")).await;
+        client.says(hello).await;
+        assert_eq!(client.rest().await, "");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn wrong_credentials_are_answered_late_and_three_times() {
+    // T045, T046
+    let began = tokio::time::Instant::now();
+    let mut client = Rig::new().connect(10);
+    let guess = "USER tim\r\nPASS guess\r\n";
+    let denied = "+OK send PASS\r\n-ERR [AUTH] invalid user name or password\r\n";
+    client.says(guess).await;
+    client.reads(&format!("{GREETING}{denied}")).await;
+    let delay = began.elapsed();
+    assert!(delay >= Duration::from_secs(2) && delay < Duration::from_secs(3), "{delay:?}");
+    client.says(guess).await;
+    client.reads(denied).await;
+    client.says(guess).await;
+    assert_eq!(client.rest().await, denied);
+}
+
+#[tokio::test(start_paused = true)]
+async fn trouble_at_log_in_is_told_at_once_and_is_no_guess() {
+    // T080 and following
+    let rig = Rig::new();
+    let busy = Fault::new(Verdict::Busy, "hush");
+    let lasting = Fault { notice: Some("see the helpdesk".to_owned()), ..Fault::new(Verdict::Lasting, "hush") };
+    for fault in [passing(), busy, lasting] {
+        rig.memory.trouble(Trouble::Open(fault));
+    }
+    let began = tokio::time::Instant::now();
+    let mut client = rig.connect(4096);
+    client.says(&LOG_IN.repeat(4)).await;
+    client.says("QUIT\r\n").await;
+    let said = client.rest().await;
+    let expected = "-ERR [SYS/TEMP] mail service temporarily unavailable, try again later\r\n+OK send PASS\r\n\
+        -ERR [IN-USE] maildrop is locked by another session\r\n+OK send PASS\r\n\
+        -ERR [SYS/PERM] mailbox cannot be opened, contact the administrator: see the helpdesk\r\n+OK send PASS\r\n\
+        +OK maildrop has 3 messages (620 octets)\r\n+OK POP3 server signing off (3 messages left)\r\n";
+    assert_eq!(said, format!("{GREETING}+OK send PASS\r\n{expected}"));
+    assert!(began.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_is_explained_before_it_is_refused() {
+    // T069, T071
+    let rig = Rig::new();
+    let fault = Fault { challenge: Some(b"{}".to_vec()), ..Fault::new(Verdict::Denied, "expired") };
+    rig.memory.trouble(Trouble::Open(fault));
+    let maildrop = rig.memory.maildrop("tim").unwrap();
+    let _ = rig.memory.clone().with("u@x", b"T", maildrop);
+    let mut client = rig.connect(4096);
+    client.says("AUTH XOAUTH2 dXNlcj11QHgBYXV0aD1CZWFyZXIgVAEB\r\n").await;
+    client.reads(&format!("{GREETING}+ e30=\r\n")).await;
+    client.says("\r\nQUIT\r\n").await;
+    let expected = "-ERR [AUTH] invalid user name or password\r\n+OK POP3 server signing off\r\n";
+    assert_eq!(client.rest().await, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_users_have_one_session_the_next_one_waits_for_its_end() {
+    // T056
+    let rig = Rig::with(Memory::new(1000), |settings| settings.lock = Lock::Gateway);
+    let mut first = rig.log_in(4096).await;
+    let mut second = rig.connect(4096);
+    second.says(LOG_IN).await;
+    second.reads(&format!("{GREETING}+OK send PASS\r\n-ERR [IN-USE] maildrop is locked by another session\r\n")).await;
+    // Who does not know the password does not learn of it.
+    second.says("USER tim\r\nPASS guess\r\n").await;
+    second.reads("+OK send PASS\r\n-ERR [AUTH] invalid user name or password\r\n").await;
+    first.says("QUIT\r\n").await;
+    first.reads("+OK POP3 server signing off (3 messages left)\r\n").await;
+    second.says(LOG_IN).await;
+    second.reads("+OK send PASS\r\n+OK maildrop has 3 messages (620 octets)\r\n").await;
+    second.vanishes().await;
+    rig.log_in(4096).await;
+}
