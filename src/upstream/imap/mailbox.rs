@@ -209,9 +209,12 @@ impl ImapMailbox {
             }
             Answer::Stream(tag, Opened { offset, .. }) => (offset, hold(conn, &tag, uid).await?),
             Answer::Held(offset, octets) => (offset, octets),
+            // Either may mean that the message was expunged: Dovecot says `BODY[] NIL`.
+            Answer::Nil | Answer::Absent if listing::search(conn, &format!("UID {uid}")).await?.is_empty() => {
+                return Ok(Asked::Gone);
+            }
             // Behind the end of a message there is nothing, and some call that NIL.
             Answer::Nil if listed.is_none() => (Some(0), Vec::new()),
-            Answer::Absent if listing::search(conn, &format!("UID {uid}")).await?.is_empty() => return Ok(Asked::Gone),
             Answer::Nil | Answer::Absent => return Err(Trouble::No(no_body())),
         };
         if octets.is_empty() && listed.is_some_and(|listed| listed > 0) {
