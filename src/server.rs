@@ -1,7 +1,12 @@
 //! The daemon: opens the ports, gives each connection a task, and drains when it is told to stop. What a session says is
 //! the gateway's business.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -15,7 +20,7 @@ use crate::{
     gateway::{self, Gateway, Peer},
     net::{
         Accept, Endpoint,
-        limits::{Limits, Permit},
+        limits::{self, Full, Limits, Permit},
         listen::{Arrival, Knock, Listener},
         tcp::Tcp,
         tls::{self, Acceptor, Connector},
@@ -59,7 +64,11 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let stls = acceptor.clone().map(|acceptor| Arc::new(acceptor) as Arc<dyn Accept>);
     let ports = Ports::open(&config.listeners, acceptor.as_ref()).await?;
     info!(upstream = config.gateway.upstream, "ready");
-    let limits = Limits::new(config.limits.sessions, config.limits.sessions_per_address);
+    let sessions = limits::affordable(config.limits.sessions);
+    if sessions < config.limits.sessions {
+        warn!(sessions, "limits.sessions is lowered to what the limit of open files (ulimit -n, LimitNOFILE=) allows");
+    }
+    let limits = Limits::new(sessions, config.limits.sessions_per_address);
     ports.serve(Arc::new(Gateway::new(upstream, config.gateway, stls)), limits).await
 }
 
@@ -134,22 +143,17 @@ async fn listen<U: Upstream>(
             () = stop.cancelled() => return,
             knock = port.accept() => knock,
         };
-        let knock = match knock {
-            Ok(knock) => knock,
+        match knock {
+            Ok(knock) => match limits.admit() {
+                Ok(permit) => {
+                    sessions.spawn(lone(session(port.clone(), knock, permit, gateway.clone(), stop.clone())));
+                }
+                Err(full) => turn_away(&port, knock, full),
+            },
             Err(error) => {
                 // Out of descriptors, say. Those who are connected go on, and the next try is soon.
-                error!(%error, "no connection could be taken");
+                NOT_TAKEN.may_be_said().then(|| error!(%error, "connections cannot be taken"));
                 sleep(RETRY).await;
-                continue;
-            }
-        };
-        match limits.admit(knock.address.ip()) {
-            Ok(permit) => {
-                sessions.spawn(lone(session(port.clone(), knock, permit, gateway.clone(), stop.clone())));
-            }
-            Err(full) => {
-                warn!(client = %knock.address, %full, "a connection is turned away");
-                knock.refuse(if port.is_tls() { b"" } else { FULL });
             }
         }
     }
@@ -158,20 +162,33 @@ async fn listen<U: Upstream>(
 /// One connection from its first octet to its last.
 async fn session<U: Upstream>(
     port: Arc<Listener>,
-    knock: Knock,
-    permit: Permit,
+    mut knock: Knock,
+    mut permit: Permit,
     gateway: Arc<Gateway<U>>,
     stop: CancellationToken,
 ) {
-    let address = knock.address;
+    let peer = knock.peer;
+    if let Err(error) = port.introduce(&mut knock).await {
+        debug!(%peer, %error, "no session: the proxy did not say who is behind it");
+        return;
+    }
+    if let Err(full) = permit.stranger(knock.client.ip()) {
+        turn_away(&port, knock, full);
+        return;
+    }
+    let client = knock.client;
     match port.open(knock).await {
-        Ok(arrival) => {
-            let Arrival { wire, client, peer, encrypted } = arrival;
+        Ok(Arrival { wire, client, peer, encrypted }) => {
             let peer = Peer { address: peer, client, encrypted, permit: Some(permit) };
             gateway::serve(gateway, wire, peer, stop).await;
         }
-        Err(error) => debug!(client = %address, %error, "no session: the connection was not opened"),
+        Err(error) => debug!(%client, %error, "no session: the connection was not opened"),
     }
+}
+
+fn turn_away(port: &Listener, knock: Knock, full: Full) {
+    TURNED_AWAY.may_be_said().then(|| warn!(client = %knock.client, %full, "connections are turned away"));
+    knock.refuse(if port.is_tls() { b"" } else { FULL });
 }
 
 /// A panic is a defect, and it ends one session, not all of them.
@@ -180,6 +197,28 @@ async fn lone(session: impl Future<Output = ()> + Send + 'static) {
         error!(%panic, "a session ended in a panic");
     }
 }
+
+/// Something that anybody can make happen any number of times, and that is logged now and then.
+struct Seldom(Mutex<Option<Instant>>);
+
+impl Seldom {
+    const fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    fn may_be_said(&self) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.is_none_or(|last| last.elapsed() > SELDOM);
+        if due {
+            *last = Some(Instant::now());
+        }
+        due
+    }
+}
+
+static TURNED_AWAY: Seldom = Seldom::new();
+static NOT_TAKEN: Seldom = Seldom::new();
+const SELDOM: Duration = Duration::from_secs(10);
 
 /// What a client reads when there is no room for it.
 const FULL: &[u8] = b"-ERR [SYS/TEMP] mail service temporarily unavailable, too many connections, try again later\r\n";

@@ -25,6 +25,7 @@ struct Strangers {
 /// The right to one connection.
 pub struct Permit {
     _one_of_all: OwnedSemaphorePermit,
+    strangers: Arc<Strangers>,
     stranger: Option<Stranger>,
 }
 
@@ -52,9 +53,18 @@ impl Limits {
         Self { all: Arc::new(Semaphore::new(sessions)), strangers: Arc::new(strangers) }
     }
 
-    /// A permit for a connection from `address`, if there is one left.
-    pub fn admit(&self, address: IpAddr) -> Result<Permit, Full> {
+    /// A permit for a connection from anywhere, if there is one left.
+    pub fn admit(&self) -> Result<Permit, Full> {
         let one_of_all = self.all.clone().try_acquire_owned().map_err(|_| Full::Sessions)?;
+        Ok(Permit { _one_of_all: one_of_all, strangers: self.strangers.clone(), stranger: None })
+    }
+}
+
+impl Permit {
+    /// The client is at `address`, as far as anybody can tell, and has not logged in. To be called once that is known:
+    /// all clients of a proxy come from the proxy's address, and one of them must not take the places of all.
+    pub fn stranger(&mut self, address: IpAddr) -> Result<(), Full> {
+        self.stranger = None;
         let address = household(address);
         let mut counts = self.strangers.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(address).or_default();
@@ -62,12 +72,10 @@ impl Limits {
             return Err(Full::Address);
         }
         *count += 1;
-        let stranger = Stranger { strangers: self.strangers.clone(), address };
-        Ok(Permit { _one_of_all: one_of_all, stranger: Some(stranger) })
+        self.stranger = Some(Stranger { strangers: self.strangers.clone(), address });
+        Ok(())
     }
-}
 
-impl Permit {
     /// The connection has logged in: it does not count for its address any more. Behind one address may be many.
     pub fn logged_in(&mut self) {
         self.stranger = None;
@@ -86,6 +94,22 @@ impl Drop for Stranger {
     }
 }
 
+/// As many sessions as `wanted`, or as many as this process can have descriptors for. Its own limit of descriptors is
+/// raised as far as the system allows: the low one that processes begin with is there for programs that use select(2).
+pub fn affordable(wanted: usize) -> usize {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(descriptors) => wanted.min(sessions_with(descriptors)),
+        // Whoever does not tell how many there are will say when there are no more.
+        Err(_) => wanted,
+    }
+}
+
+fn sessions_with(descriptors: u64) -> usize {
+    usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS) / DESCRIPTORS_OF_A_SESSION)
+        .unwrap_or(usize::MAX)
+        .max(1)
+}
+
 /// What one party can have as many of as it likes counts as one: an IPv6 /64 (RFC 6177).
 fn household(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -94,14 +118,31 @@ fn household(address: IpAddr) -> IpAddr {
     }
 }
 
+/// The line to the client and the line to the server.
+const DESCRIPTORS_OF_A_SESSION: u64 = 2;
+
+/// Ports, standard streams, the runtime's own, files that are read now and then, connections to be turned away.
+const OTHER_DESCRIPTORS: u64 = 64;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn sessions_must_have_descriptors() {
+        for (descriptors, sessions) in [(1024, 480), (20_064, 10_000), (64, 1), (0, 1)] {
+            assert_eq!(sessions_with(descriptors), sessions, "{descriptors}");
+        }
+        assert_eq!(affordable(1), 1);
+    }
+
+    #[test]
     fn permits_are_counted_and_given_back() {
         let limits = Limits::new(4, 2);
-        let admit = |address: &str| limits.admit(address.parse().unwrap());
+        let admit = |address: &str| {
+            let mut permit = limits.admit()?;
+            permit.stranger(address.parse().unwrap()).map(|()| permit)
+        };
         let mut one = admit("2001:db8::1").unwrap();
         let two = admit("2001:db8::2").unwrap();
         assert_eq!(admit("2001:db8::3").err(), Some(Full::Address));

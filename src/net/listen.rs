@@ -4,14 +4,14 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use ipnet::IpNet;
-use proxy_header::{ParseConfig, io::ProxiedStream};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream, lookup_host},
     time::timeout,
 };
+use tracing::debug;
 
-use super::{Accept, Endpoint, Wire, tcp, tls::Acceptor};
+use super::{Accept, Endpoint, Wire, proxy_protocol, tcp, tls::Acceptor};
 
 /// An open port.
 pub struct Listener {
@@ -22,11 +22,13 @@ pub struct Listener {
     proxies: Vec<IpNet>,
 }
 
-/// A connection of which nothing has been read.
+/// A connection of which no line has been read.
 pub struct Knock {
     stream: TcpStream,
-    /// Where it comes from.
-    pub address: SocketAddr,
+    /// The other end of the line.
+    pub peer: SocketAddr,
+    /// Where the client is: the same, until a trusted proxy says something else.
+    pub client: SocketAddr,
 }
 
 /// A connection that is ready for its first line.
@@ -68,23 +70,40 @@ impl Listener {
         self.tls.is_some()
     }
 
-    /// Waits for the next connection. Cancel-safe.
+    /// Waits for the next connection. An error is one of this process, such as too few descriptors: a connection that
+    /// broke before anybody looked at it is passed over. Cancel-safe.
     pub async fn accept(&self) -> io::Result<Knock> {
-        let (stream, address) = self.socket.accept().await?;
-        Ok(Knock { stream, address: canonical(address) })
+        loop {
+            match self.socket.accept().await {
+                Ok((stream, peer)) => {
+                    let peer = canonical(peer);
+                    return Ok(Knock { stream, peer, client: peer });
+                }
+                Err(error) if is_of_the_connection(&error) => debug!(%error, "a connection broke at once"),
+                Err(error) => return Err(error),
+            }
+        }
     }
 
-    /// Does what comes before the first line. Every step has its time.
+    /// Learns who is behind a trusted proxy. The header is never guessed: from a proxy there is one, or there is no
+    /// connection.
+    pub async fn introduce(&self, knock: &mut Knock) -> io::Result<()> {
+        if self.is_proxy(knock.peer) {
+            // LOCAL is the proxy itself, asking whether we are well.
+            knock.client = proxy_protocol::read(&mut knock.stream).await?.map_or(knock.peer, canonical);
+        }
+        Ok(())
+    }
+
+    /// Does what else comes before the first line. Every step has its time.
     pub async fn open(&self, knock: Knock) -> io::Result<Arrival> {
-        let Knock { stream, address: peer } = knock;
+        let Knock { stream, peer, client } = knock;
         tcp::prepare(&stream)?;
-        let (wire, client) = match self.is_proxy(peer) {
-            true => introduced(stream, peer).await?,
-            false => (Box::new(stream) as Box<dyn Wire>, peer),
-        };
         let wire = match &self.tls {
-            Some(tls) => timeout(HANDSHAKE, tls.accept(wire)).await.map_err(|_| io::ErrorKind::TimedOut)??,
-            None => wire,
+            Some(tls) => {
+                timeout(HANDSHAKE, tls.accept(Box::new(stream))).await.map_err(|_| io::ErrorKind::TimedOut)??
+            }
+            None => Box::new(stream),
         };
         Ok(Arrival { wire, client, peer, encrypted: self.tls.is_some() })
     }
@@ -102,35 +121,33 @@ impl Knock {
     }
 }
 
-/// The client behind a trusted proxy (PROXY protocol, versions 1 and 2). The header is never guessed: from a proxy there
-/// is one, or there is no connection.
-async fn introduced(stream: TcpStream, peer: SocketAddr) -> io::Result<(Box<dyn Wire>, SocketAddr)> {
-    let config = ParseConfig { include_tlvs: false, allow_v1: true, allow_v2: true };
-    let header = ProxiedStream::create_from_tokio(stream, config);
-    let stream = timeout(PROXY_HEADER, header).await.map_err(|_| io::ErrorKind::TimedOut)??;
-    // LOCAL is the proxy itself, asking whether we are well.
-    let client = stream.proxy_header().proxied_address().map_or(peer, |address| canonical(address.source));
-    Ok((Box::new(stream), client))
-}
-
-impl Wire for ProxiedStream<TcpStream> {
-    fn abort(&mut self) {
-        self.get_mut().abort();
-    }
-}
-
 /// An IPv4 client on an IPv6 socket is an IPv4 client.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Errors that accept(2) passes on from the connection it was about to give.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
+        PermissionDenied,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
+            | PermissionDenied
+    )
 }
 
 const BACKLOG: i32 = 1024;
 
 /// A slow client must not hold a connection for ever before it has said anything.
 const HANDSHAKE: Duration = Duration::from_secs(30);
-
-/// A proxy sends its header at once.
-const PROXY_HEADER: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {
@@ -151,17 +168,34 @@ mod tests {
             let listener = Listener::bind(&here(), None, proxies).await.unwrap();
             let mut stream = TcpStream::connect(listener.address().unwrap()).await.unwrap();
             stream.write_all(sent.as_bytes()).await.unwrap();
-            let arrival = listener.open(listener.accept().await.unwrap()).await;
+            let mut knock = listener.accept().await.unwrap();
+            let introduced = listener.introduce(&mut knock).await;
             let Some(client) = client else {
-                assert!(arrival.is_err(), "{sent}");
+                assert!(introduced.is_err(), "{sent}");
                 continue;
             };
-            let mut arrival = arrival.unwrap();
+            let mut arrival = listener.open(knock).await.unwrap();
             let expected = if client.is_empty() { stream.local_addr().unwrap() } else { client.parse().unwrap() };
             assert_eq!((arrival.client, arrival.peer), (expected, stream.local_addr().unwrap()));
             let mut line = [0; 4];
             arrival.wire.read_exact(&mut line).await.unwrap();
             assert_eq!(&line, b"QUIT");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_aborted_line_is_reset() {
+        let here = Endpoint { host: "127.0.0.1".into(), port: 0 };
+        let listener = Listener::bind(&here, None, Vec::new()).await.unwrap();
+        for orderly in [true, false] {
+            let mut stream = TcpStream::connect(listener.address().unwrap()).await.unwrap();
+            let mut arrival = listener.open(listener.accept().await.unwrap()).await.unwrap();
+            if !orderly {
+                arrival.wire.abort();
+            }
+            drop(arrival);
+            let end = stream.read(&mut [0; 1]).await.map_err(|error| error.kind());
+            assert_eq!(end, if orderly { Ok(0) } else { Err(io::ErrorKind::ConnectionReset) });
         }
     }
 }

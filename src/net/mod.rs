@@ -6,6 +6,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub mod limits;
 pub mod listen;
+mod proxy_protocol;
 pub mod tcp;
 pub mod tls;
 
