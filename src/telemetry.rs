@@ -1,9 +1,12 @@
 //! What the process says about itself: records of tracing, as text or as JSON, one a line. async-imap's and rustls'
 //! records arrive through the bridge from `log`. Spans and records are made where things happen, not here.
 
-use std::io::{self, IsTerminal};
+use std::{
+    io::{self, IsTerminal},
+    panic,
+};
 
-use tracing::{Metadata, Subscriber, level_filters::LevelFilter};
+use tracing::{Metadata, Subscriber, error, level_filters::LevelFilter};
 use tracing_subscriber::{
     Layer, Registry,
     filter::{FilterExt, FilterFn, Targets},
@@ -40,7 +43,10 @@ pub fn level(text: &str) -> Option<Targets> {
 
 /// Logs to standard error from now on. Fails if something logs already.
 pub fn start(settings: &Settings) -> Result<(), TryInitError> {
-    subscriber(settings, io::stderr, io::stderr().is_terminal()).try_init()
+    subscriber(settings, io::stderr, io::stderr().is_terminal()).try_init()?;
+    // Not its message, which may quote what was being worked on: a password, a mail.
+    panic::set_hook(Box::new(|panic| error!(location = panic.location().map(display), "panic")));
+    Ok(())
 }
 
 /// Writes the records that `settings` ask for to `writer`. Whatever they ask for, nothing is written that could show
