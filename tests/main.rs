@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
+mod clients;
 mod floors;
+mod servers;
 mod support;
 mod transcripts;
 mod upstream;

@@ -52,8 +52,10 @@ impl Imap {
         code.split([' ', ']']).nth(1).unwrap().parse().unwrap()
     }
 
-    /// The UIDs of messages that match.
+    /// The UIDs of messages that match now, whoever changed them.
     pub(crate) fn search(&mut self, criteria: &str) -> Vec<u32> {
+        // Dovecot looks for the changes of others after a SEARCH, not before it.
+        self.command("NOOP");
         let untagged = self.command(&format!("UID SEARCH {criteria}"));
         let hits = untagged.iter().filter_map(|response| response.text.strip_prefix("* SEARCH"));
         hits.flat_map(str::split_ascii_whitespace).map(|uid| uid.parse().unwrap()).collect()

@@ -1,11 +1,16 @@
 //! What the tests share: dialogues to read, servers to talk to, and the programs they start.
 
+#[allow(dead_code, unused_imports, reason = "measurements use the rest")]
 pub(crate) mod chat;
 pub(crate) mod dovecot;
 pub(crate) mod imap;
+pub(crate) mod messages;
+#[allow(dead_code, reason = "measurements use the rest")]
 pub(crate) mod pop3;
 pub(crate) mod process;
 pub(crate) mod row;
 #[allow(dead_code, unused_imports, reason = "examples and measurements use the rest")]
 pub(crate) mod script;
+#[allow(dead_code, reason = "measurements use the rest")]
+pub(crate) mod serve;
 pub(crate) mod tls;

@@ -80,13 +80,16 @@ impl Pop3 {
         reply
     }
 
-    /// Sends a command and reads nothing.
-    pub(crate) fn send(&mut self, command: &str) {
+    /// What is still to be read.
+    pub(crate) const fn line(&mut self) -> &mut BufReader<TcpStream> {
+        &mut self.line
+    }
+
+    fn send(&mut self, command: &str) {
         self.line.get_mut().write_all(format!("{command}\r\n").as_bytes()).unwrap();
     }
 
-    /// Reads a line.
-    pub(crate) fn reply(&mut self) -> String {
+    fn reply(&mut self) -> String {
         let mut line = String::new();
         self.line.read_line(&mut line).unwrap();
         line.strip_suffix("\r\n").unwrap_or_else(|| panic!("the POP3 line ends within {line:?}")).to_owned()

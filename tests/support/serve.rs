@@ -1,0 +1,106 @@
+//! The popgate program itself, started as a user starts it and stopped as a service manager stops it.
+
+use std::{
+    env, fs,
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::Duration,
+};
+
+use super::{pop3::Pop3, process, row};
+
+/// One running `popgate serve`; it is killed when dropped, and asked to end by [`stop`](Self::stop).
+pub(crate) struct Popgate {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    /// Where it speaks POP3, on 127.0.0.1.
+    pub(crate) port: u16,
+}
+
+impl Popgate {
+    /// Starts it in front of the server at this URL, on a port of its choice, with further arguments.
+    pub(crate) fn serve(upstream: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_popgate"));
+        command.args(["serve", "--listen", "pop3://127.0.0.1:0", "--upstream", upstream]).args(arguments);
+        // The configuration is what stands here, whatever the environment of the tests says.
+        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("POPGATE_")) {
+            command.env_remove(name);
+        }
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+
+        let log = Arc::new(Mutex::new(String::new()));
+        let (listening, port) = mpsc::channel();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let shared = Arc::clone(&log);
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if let Some(port) = port_of(&line) {
+                    // Nobody waits any more once the first was told.
+                    let _ = listening.send(port);
+                }
+                *shared.lock().unwrap() += &(line + "\n");
+            }
+        });
+        let mut popgate = Self { child, log, port: 0 };
+        popgate.port = match port.recv_timeout(Duration::from_secs(30)) {
+            Ok(port) => port,
+            Err(_) => panic!("popgate does not listen"),
+        };
+        popgate
+    }
+
+    /// A line to it, logged in.
+    pub(crate) fn pop3(&self, user: &str, password: &str) -> Pop3 {
+        Pop3::log_in(self.port, user, password)
+    }
+
+    /// The most memory it has held at once since its start, in octets (`VmHWM`).
+    pub(crate) fn peak_memory(&self) -> u64 {
+        self.status("VmHWM")
+    }
+
+    /// Sets the peak back to what it holds now (`proc_pid_clear_refs(5)`), and gives that.
+    pub(crate) fn forget_peak_memory(&self) -> u64 {
+        fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
+        self.status("VmRSS")
+    }
+
+    /// What it has written to its log so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Asks it to end (SIGTERM); it must end with exit code 0. Gives its whole log.
+    pub(crate) fn stop(mut self) -> String {
+        let status = process::end(&mut self.child);
+        assert_eq!(status.code(), Some(0), "popgate ended with {status} on SIGTERM");
+        self.log()
+    }
+
+    fn status(&self, key: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with(key)).unwrap();
+        let kibibytes: u64 = line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap();
+        kibibytes * 1024
+    }
+}
+
+impl Drop for Popgate {
+    fn drop(&mut self) {
+        if self.child.try_wait().unwrap().is_none() {
+            self.child.kill().unwrap();
+            self.child.wait().unwrap();
+        }
+        if thread::panicking() {
+            row::say(&format!("popgate's log:\n{}", self.log()));
+        }
+    }
+}
+
+/// The port in a log line `… listening … pop3://127.0.0.1:PORT …`.
+fn port_of(line: &str) -> Option<u16> {
+    let (_, after) = line.contains("listening").then(|| line.split_once("pop3://127.0.0.1:"))??;
+    after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
