@@ -155,7 +155,7 @@ impl<U: Upstream> Session<'_, U> {
         self.summary.left = changes.delete.len();
         // A client that sent RETR, DELE and QUIT at once and died has nothing yet (F-13).
         self.client.flush().await?;
-        if *changes == Changes::default() {
+        if changes.delete.is_empty() && changes.seen.is_empty() {
             return Ok(leaving.done());
         }
         let _in_progress = self.gateway.updates.token();

@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{Fault, Upstream, Verdict, Window};
-use crate::mail::{Changes, Credentials, Deletion, Message, Proof, Snapshot, Uid, UidValidity};
+use crate::mail::{Credentials, Deletion, Message, Proof, Snapshot, Uid, UidValidity};
 
 mod opened;
 
@@ -134,7 +134,12 @@ pub enum Deed {
     /// Messages were to be flagged `\Seen`, not at the end.
     MarkSeen(Vec<Uid>),
     /// Changes were to be made.
-    Settle(Changes),
+    Settle {
+        /// Messages to be deleted.
+        delete: Vec<Uid>,
+        /// Messages to be flagged `\Seen`.
+        seen: Vec<Uid>,
+    },
     /// A session took leave.
     Leave,
 }
@@ -226,7 +231,7 @@ impl Upstream for Memory {
 mod tests {
     use super::*;
     use crate::{
-        mail::Secret,
+        mail::{Changes, Secret},
         upstream::{Body, Extent, Mailbox, Settled},
     };
 

@@ -25,8 +25,8 @@ async fn quit_tells_the_outcome() {
         let deleted = "+OK message 1 deleted\r\n+OK message 3 deleted\r\n";
         assert_eq!(said, format!("{deleted}{answer}\r\n"));
         assert_eq!(rig.kept(), kept);
-        let changes = Changes { delete: vec![uid(5), uid(9)], seen: vec![] };
-        assert_eq!(rig.memory.deeds()[1..], [Deed::Settle(changes), Deed::Leave]);
+        let settle = Deed::Settle { delete: vec![uid(5), uid(9)], seen: vec![] };
+        assert_eq!(rig.memory.deeds()[1..], [settle, Deed::Leave]);
     }
 }
 
@@ -46,8 +46,7 @@ async fn nothing_to_do_is_not_asked_for() {
 #[tokio::test(start_paused = true)]
 async fn retrieved_messages_are_seen_when_the_policy_says() {
     // E.7, T190, T238
-    let settle =
-        |seen: &[u32]| Deed::Settle(Changes { delete: vec![uid(9)], seen: seen.iter().copied().map(uid).collect() });
+    let settle = |seen: &[u32]| Deed::Settle { delete: vec![uid(9)], seen: seen.iter().copied().map(uid).collect() };
     let commands = "RETR 2\r\nTOP 1 9999\r\nRETR 3\r\nDELE 3\r\n";
     let fetched = [7, 5, 9].map(|value| Deed::Fetch(uid(value)));
     for seen in [Seen::Quit, Seen::Retr, Seen::Never] {

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
-    mail::{Changes, Uid},
+    mail::Uid,
     net::{Pending, Wire},
     upstream::{
         Fault, Verdict, Window,
@@ -110,7 +110,7 @@ impl Rig {
 
     /// Whether changes were asked for, whatever became of them.
     fn was_settled(&self) -> bool {
-        self.memory.deeds().iter().any(|deed| matches!(deed, Deed::Settle(_)))
+        self.memory.deeds().iter().any(|deed| matches!(deed, Deed::Settle { .. }))
     }
 }
 

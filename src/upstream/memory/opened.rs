@@ -111,7 +111,7 @@ impl Mailbox for Opened {
 
     async fn settle(&mut self, changes: &Changes) -> Settled {
         let mut state = self.server.state();
-        state.deeds.push(Deed::Settle(changes.clone()));
+        state.deeds.push(Deed::Settle { delete: changes.delete.clone(), seen: changes.seen.clone() });
         if let Some(Trouble::Changed(fault)) = state.take(|trouble| matches!(trouble, Trouble::Changed(_))) {
             return Settled::Changed(fault);
         }
