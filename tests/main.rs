@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
 mod clients;
+mod config;
 mod floors;
 mod servers;
 mod support;

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::{
     Config, Error, Limits, Listener, Problem, Tls, keys,
     layers::{Layers, without_numbers},
+    problem::quoted,
     raw::Raw,
     url::Url,
 };
@@ -80,7 +81,7 @@ impl Check<'_> {
                 continue;
             };
             let tls = url.scheme == "pop3s";
-            let found = format!("found {:?}", listen.url);
+            let found = format!("found {}", quoted(&listen.url));
             if tls && !certificate {
                 self.refuse::<()>(&key, &found, "needed: tls.certificate and tls.key, or pop3:// instead");
             } else if !tls && nobody {
@@ -146,7 +147,7 @@ impl Check<'_> {
             "imap" => Some((Security::Plain, url.endpoint(143))),
             _ => None,
         });
-        let Some((security, endpoint)) = server else { return self.wrong(KEY, &without_password(text)) };
+        let Some((security, endpoint)) = server else { return self.wrong(KEY, text) };
         if security == Security::Plain && !endpoint.is_loopback() && !raw.upstream.dangerous_plaintext {
             return self.refuse(
                 KEY,
@@ -178,7 +179,7 @@ impl Check<'_> {
             Ok(template) => Some(template),
             Err(error) => {
                 let error: crate::pop3::unique_id::Error = error;
-                self.refuse("maildrop.uidl", &format!("found {:?}", raw.maildrop.uidl), &error.to_string())
+                self.refuse("maildrop.uidl", &format!("found {}", quoted(&raw.maildrop.uidl)), &error.to_string())
             }
         };
         let choices = [("quit", Seen::Quit), ("retr", Seen::Retr), ("never", Seen::Never)];
@@ -250,7 +251,7 @@ impl Check<'_> {
 
     /// Notes that a text is none that the key allows.
     fn wrong<T>(&mut self, key: &str, found: &str) -> Option<T> {
-        self.problems.push(Problem::value(self.layers.source(key), &without_numbers(key), format!("{found:?}")));
+        self.problems.push(Problem::value(self.layers.source(key), &without_numbers(key), quoted(found)));
         None
     }
 
@@ -279,14 +280,6 @@ impl Check<'_> {
 /// A network, or a single address.
 fn network(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
-}
-
-/// Who writes a password into the URL shall not read it again in the log of the service manager.
-fn without_password(url: &str) -> String {
-    match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
-        _ => url.to_owned(),
-    }
 }
 
 /// Clients give up a log-in after half a minute or more.

@@ -27,7 +27,7 @@ pub(super) fn allowed(key: &str) -> String {
     format!("a table [{key}] with the keys {}", keys.join(", "))
 }
 
-/// The key that was most likely meant.
+/// The key, or section, that was most likely meant.
 pub(super) fn nearest(key: &str) -> &'static str {
     let distance = |name: &str| {
         // `tls.cert` is short for something.
@@ -38,7 +38,9 @@ pub(super) fn nearest(key: &str) -> &'static str {
         let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
         edits(name, key).min(edits(&last(name), &last(key)) + 2)
     };
-    KEYS.iter().map(|(name, ..)| *name).min_by_key(|name| distance(name)).unwrap_or_default()
+    let sections = KEYS.iter().filter_map(|(name, ..)| name.split_once('.')).map(|(section, _)| section);
+    let names = sections.filter(|_| !key.contains('.')).chain(KEYS.iter().map(|(name, ..)| *name));
+    names.min_by_key(|name| distance(name)).unwrap_or_default()
 }
 
 /// The keys of a section, as (section, name).
@@ -113,7 +115,9 @@ mod tests {
     fn what_was_meant() {
         let cases = [
             ("upstream.ulr", "upstream.url"),
-            ("lisen", "listen.url"),
+            ("lisen", "listen"),
+            ("upstraem", "upstream"),
+            ("failure_delay", "login.failure_delay"),
             ("limits.session", "limits.sessions"),
             ("maildrop.failure_delay", "login.failure_delay"),
             ("log.levle", "log.level"),
@@ -121,6 +125,19 @@ mod tests {
         ];
         for (typed, meant) in cases {
             assert_eq!(nearest(typed), meant, "{typed}");
+        }
+    }
+
+    #[test]
+    fn the_manual_has_every_key() {
+        let manual = include_str!("../../config/popgate.toml");
+        for (key, ..) in KEYS {
+            let (section, name) = key.split_once('.').unwrap();
+            let header = if section == "listen" { "\n[[listen]]\n".to_owned() } else { format!("\n[{section}]\n") };
+            let (_, rest) = manual.split_once(&header).unwrap();
+            let section = rest.split("\n[").next().unwrap();
+            let stands = |start: String| section.contains(&start) || rest.starts_with(&start[1..]);
+            assert!(stands(format!("\n{name} = ")) || stands(format!("\n#{name} = ")), "{key}");
         }
     }
 

@@ -18,6 +18,7 @@ use figment::{
 use super::{
     CommandLine, Error, Problem,
     keys::{self, Kind},
+    problem::quoted,
     raw::Raw,
 };
 
@@ -181,7 +182,7 @@ fn options(command_line: &CommandLine) -> impl Iterator<Item = Result<Layer, Pro
         _ => Err(Problem {
             source: None,
             key: "--set".to_owned(),
-            found: format!("found {text:?}"),
+            found: format!("found {}", quoted(text)),
             instead: "allowed: section.key=value".to_owned(),
         }),
     });
@@ -231,7 +232,7 @@ pub(super) fn without_numbers(path: &str) -> String {
 /// A value as it would stand in a TOML file.
 fn show(value: &Value) -> String {
     match value {
-        Value::String(_, text) => format!("{text:?}"),
+        Value::String(_, text) => quoted(text),
         Value::Char(_, character) => format!("{:?}", character.to_string()),
         Value::Bool(_, on) => on.to_string(),
         Value::Num(_, number) => number

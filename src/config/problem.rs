@@ -33,6 +33,15 @@ impl Problem {
     }
 }
 
+/// A text in quotes, as it was found. Who writes a password into a URL shall not read it again in the log of the service
+/// manager.
+pub(super) fn quoted(text: &str) -> String {
+    match (text.split_once("://"), text.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("\"{scheme}://…@{host}\""),
+        _ => format!("{text:?}"),
+    }
+}
+
 impl From<Problem> for Error {
     fn from(problem: Problem) -> Self {
         Self(vec![problem])

@@ -1,0 +1,215 @@
+//! Configurations as administrators write them: what the program itself says about wrong ones, word for word, which layer
+//! wins, and whether the manual is true. Catches messages that name the wrong place.
+
+use std::{
+    ffi::OsString,
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use popgate::{
+    config::{CommandLine, Config},
+    gateway::{Lock, Seen},
+    upstream::imap::Security,
+};
+use tempfile::TempDir;
+
+/// Where the cases are, and how they are written.
+const WRONG: &str = include_str!("config/wrong.txt");
+
+#[test]
+fn what_is_said_about_wrong_configurations() {
+    let directory = certificates();
+    let cases: Vec<_> = WRONG.split("\n\n# ").skip(1).collect();
+    assert!(cases.len() > 40, "{}", cases.len());
+    for case in cases {
+        let lines = |start| case.lines().filter_map(move |line| line.strip_prefix(start));
+        let toml = case.lines().skip(1).take_while(|line| !line.starts_with('$')).map(str::trim_start);
+        fs::write(directory.path().join("popgate.toml"), toml.collect::<Vec<_>>().join("\n")).unwrap();
+        let (before, arguments) = lines("$ ").next().unwrap().split_once("popgate ").unwrap();
+        let environment = before.split_whitespace().map(|variable| variable.split_once('=').unwrap());
+        let arguments: Vec<_> = arguments.split_whitespace().collect();
+        let output = popgate(directory.path(), &arguments, environment);
+        let said: Vec<_> = lines("! ").collect();
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), format!("popgate: {}\n", said.join("\n\n")), "{case}");
+        assert_eq!(output.status.code(), Some(2), "{case}");
+        assert!(output.stdout.is_empty(), "{case}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_a_wrong_configuration() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("pop3://{}", taken.local_addr().unwrap());
+    let arguments = ["serve", "--listen", &url, "--upstream", "imap://127.0.0.1"];
+    let output = popgate(Path::new("."), &arguments, []);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains(&format!("popgate: cannot listen on {}: ", taken.local_addr().unwrap())), "{text}");
+}
+
+#[test]
+fn usage() {
+    for (arguments, code, standard_output, standard_error) in [
+        (&[][..], 2, "", "Usage: popgate <COMMAND>"),
+        (&["frob"], 2, "", "unrecognized subcommand 'frob'"),
+        (&["serve", "--port", "110"], 2, "", "unexpected argument '--port'"),
+        (&["--help"], 0, "Usage: popgate <COMMAND>", ""),
+        (&["--version"], 0, concat!("popgate ", env!("CARGO_PKG_VERSION"), " (TLS by aws-lc-rs)"), ""),
+    ] {
+        let output = popgate(Path::new("."), arguments, []);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        for (text, expected) in [(output.stdout, standard_output), (output.stderr, standard_error)] {
+            let text = String::from_utf8(text).unwrap();
+            assert!(text.contains(expected) && text.is_empty() == expected.is_empty(), "{arguments:?}: {text}");
+        }
+    }
+}
+
+#[test]
+fn later_layers_win() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let url = "imaps://one.example";
+    let one = file("one.toml", &format!("[upstream]\nurl = \"{url}\"\nmailbox = \"one\"\n[limits]\nsessions = 1\n"));
+    let two = file("two.toml", "[limits]\nsessions = 2\n[maildrop]\nseen = \"retr\"\nlock = \"gateway\"\n");
+    let environment = [("POPGATE_LIMITS__SESSIONS", "3"), ("POPGATE_MAILDROP__SEEN", "never"), ("POPGATE_PORT", "x")];
+    let command_line = CommandLine {
+        listen: vec!["pop3://[::1]:2110".into(), "pop3://127.0.0.1:2110".into()],
+        upstream: Some("imap+starttls://two.example:1143".into()),
+        set: vec!["limits.sessions=4".into()],
+        ..CommandLine::default()
+    };
+
+    let config = load(&[&one], &[], &CommandLine::default());
+    assert_eq!((config.limits.sessions, config.upstream.mailbox.as_str()), (1, "one"));
+    assert_eq!((config.limits.sessions_per_address, config.gateway.seen), (64, Seen::Quit));
+    assert_eq!(config.upstream.security, Security::Implicit);
+    assert_eq!(config.upstream.endpoint.to_string(), "one.example:993");
+
+    let config = load(&[&one, &two], &[], &CommandLine::default());
+    assert_eq!((config.limits.sessions, config.upstream.mailbox.as_str()), (2, "one"));
+    assert_eq!((config.gateway.seen, config.gateway.lock), (Seen::Retr, Lock::Gateway));
+    assert_eq!(load(&[&two, &one], &[], &CommandLine::default()).limits.sessions, 1);
+
+    let config = load(&[&one, &two], &environment, &CommandLine::default());
+    assert_eq!((config.limits.sessions, config.gateway.seen, config.gateway.lock), (3, Seen::Never, Lock::Gateway));
+
+    let config = load(&[&one, &two], &environment, &command_line);
+    assert_eq!((config.limits.sessions, config.gateway.seen, config.gateway.lock), (4, Seen::Never, Lock::Gateway));
+    assert_eq!(config.upstream.security, Security::StartTls);
+    assert_eq!(config.upstream.endpoint.to_string(), "two.example:1143");
+    assert_eq!(config.gateway.upstream, "two.example:1143");
+    let listeners: Vec<_> = config.listeners.iter().map(|listener| listener.endpoint.to_string()).collect();
+    assert_eq!(listeners, ["[::1]:2110", "127.0.0.1:2110"]);
+}
+
+#[test]
+fn paths_count_from_the_file_that_they_stand_in() {
+    let directory = certificates();
+    let file = directory.path().join("popgate.toml");
+    fs::write(&file, "[tls]\ncertificate = \"fullchain.pem\"\nkey = \"privkey.pem\"\n").unwrap();
+    let tls = load(&[&file], &[], &upstream("imaps://imap.example.com")).tls.unwrap();
+    assert_eq!(tls.certificate, directory.path().join("fullchain.pem"));
+    assert_eq!(tls.key, directory.path().join("privkey.pem"));
+}
+
+#[test]
+fn what_is_dangerous_or_surprising_is_listed() {
+    let config = load(&[], &[], &upstream("imap://localhost"));
+    assert_eq!((config.dangerous, config.warnings), (vec![], vec![]));
+
+    let mut command_line = upstream("imap://192.0.2.1");
+    command_line.set =
+        ["upstream.dangerous_plaintext=true", "maildrop.uidl=uid", "login.failure_delay=300ms"].map(Into::into).into();
+    let config = load(&[], &[], &command_line);
+    assert_eq!(config.dangerous, ["upstream.dangerous_plaintext"]);
+    assert_eq!(config.warnings.len(), 1);
+    assert!(config.warnings[0].starts_with("maildrop.uidl: unique ids without {uidvalidity}"), "{:?}", config.warnings);
+    assert_eq!(config.gateway.failure_delay, Duration::from_millis(300));
+
+    command_line.set.push("login.dangerous_plaintext_from_anywhere=true".into());
+    command_line.set.push("login.plaintext_from=0.0.0.0/0,::/0".into());
+    let config = load(&[], &[], &command_line);
+    assert_eq!(config.dangerous, ["login.dangerous_plaintext_from_anywhere", "upstream.dangerous_plaintext"]);
+    assert_eq!(config.gateway.plaintext_from.len(), 2);
+}
+
+#[test]
+fn the_manual_says_what_is_built_in() {
+    let manual = root().join("config/popgate.toml");
+    let upstream = upstream("imaps://imap.example.com");
+    assert_eq!(load(&[&manual], &[], &upstream), load(&[], &[], &upstream));
+}
+
+#[test]
+fn what_the_manual_comments_out_can_be_used() {
+    let directory = certificates();
+    let manual = fs::read_to_string(root().join("config/popgate.toml")).unwrap();
+    let is_setting = |line: &str| line.starts_with(|first: char| first.is_ascii_lowercase());
+    let mut settings = 0;
+    let whole = manual.lines().map(|line| match line.strip_prefix('#').filter(|line| is_setting(line)) {
+        Some(setting) => {
+            settings += 1;
+            setting
+        }
+        None => line,
+    });
+    let whole = whole.collect::<Vec<_>>().join("\n");
+    assert_eq!(settings, 5);
+    let file = directory.path().join("popgate.toml");
+    fs::write(&file, whole).unwrap();
+    let config = load(&[&file], &[], &CommandLine::default());
+    assert!(config.tls.is_some() && config.upstream_ca.is_some() && config.upstream.on_delete.is_some());
+}
+
+#[test]
+fn the_examples_can_be_used() {
+    let mut examples = 0;
+    for entry in fs::read_dir(root().join("config/examples")).unwrap() {
+        load(&[&entry.unwrap().path()], &[], &CommandLine::default());
+        examples += 1;
+    }
+    assert!(examples > 0);
+}
+
+fn load(files: &[&Path], environment: &[(&str, &str)], command_line: &CommandLine) -> Config {
+    let files: Vec<PathBuf> = files.iter().map(|&file| file.to_owned()).collect();
+    let environment = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    Config::load(&files, environment, command_line).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn upstream(url: &str) -> CommandLine {
+    CommandLine { upstream: Some(url.into()), ..CommandLine::default() }
+}
+
+fn popgate<'a>(
+    directory: &Path,
+    arguments: &[&str],
+    environment: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_popgate"));
+    command.current_dir(directory).env_clear().envs(environment).args(arguments).output().unwrap()
+}
+
+/// A directory with two certificates and their keys.
+fn certificates() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for (certificate, key) in [("fullchain.pem", "privkey.pem"), ("extra-ca.pem", "other.pem")] {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        fs::write(directory.path().join(certificate), made.cert.pem()).unwrap();
+        fs::write(directory.path().join(key), made.signing_key.serialize_pem()).unwrap();
+    }
+    directory
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
