@@ -62,6 +62,7 @@ fn the_pop3_core_is_pure_and_no_room_speaks_the_others_language() {
 fn changes_are_made_in_one_place() {
     let places: Vec<_> = sources()
         .iter()
+        .filter(|(file, _)| !module(file).contains(&"tests".to_owned()))
         .flat_map(|(file, text)| makers(&tokens(text)).into_iter().map(|line| format!("{}:{line}", file.display())))
         .collect();
     assert_eq!(places.len(), 1, "{places:?}");
