@@ -6,6 +6,7 @@
 mod clients;
 mod config;
 mod floors;
+mod readme;
 mod servers;
 mod support;
 mod transcripts;

@@ -217,3 +217,28 @@ fn what_another_client_removes_stays_in_the_listing() {
     assert_eq!(imap.search("ALL"), [3]);
     popgate.stop();
 }
+
+#[test]
+fn the_log_names_the_session_and_no_secret() {
+    let Some(dovecot) = Dovecot::start("servers::the_log_names_the_session_and_no_secret") else { return };
+    dovecot.imap("alice").append(b"Subject: confidential\r\n\r\nclassified\r\n");
+    for format in ["log.format=text", "log.format=json"] {
+        let upstream = format!("imap+starttls://localhost:{}", dovecot.imap_port);
+        let ca = dovecot.ca();
+        let arguments = ["--upstream-ca", ca.to_str().unwrap(), "--set", "log.level=trace", "--set", format];
+        let popgate = Popgate::serve(&upstream, &[&arguments[..], &AT_ONCE].concat());
+        let mut pop3 = Pop3::connect(popgate.port);
+        pop3.pass("alice", "wrong-password");
+        // AUTH PLAIN with its response on a line of its own: NUL alice NUL open sesame.
+        assert_eq!(pop3.command("AUTH PLAIN"), "+ ");
+        assert!(pop3.command("AGFsaWNlAG9wZW4gc2VzYW1l").starts_with("+OK"));
+        pop3.wire("RETR 1");
+        pop3.wire("TOP 1 1");
+        assert!(pop3.quit().starts_with("+OK"));
+        let log = popgate.stop();
+        assert!(log.contains("alice"), "the log does not name the user:\n{log}");
+        for secret in [PASSWORD, "sesame", "wrong-password", "AGFsaWNl", "c2VzYW1l", "confidential", "classified"] {
+            assert!(!log.contains(secret), "{secret:?} is in the log:\n{log}");
+        }
+    }
+}

@@ -97,6 +97,11 @@ impl Dovecot {
         self.directory.path().join("ca.pem")
     }
 
+    /// Its own certificate and key, as PEM files.
+    pub(crate) fn identity(&self) -> [PathBuf; 2] {
+        ["server.pem", "server.key"].map(|name| self.directory.path().join(name))
+    }
+
     /// Puts `count` copies of a message into the mailbox of `user` without a server, for mailboxes too large to be filled
     /// over IMAP. Its lines end in LF, as maildirs have it. To be called before the first log-in of `user`.
     pub(crate) fn fill(&self, user: &str, message: &[u8], count: usize) {

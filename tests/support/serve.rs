@@ -22,8 +22,13 @@ pub(crate) struct Popgate {
 impl Popgate {
     /// Starts it in front of the server at this URL, on a port of its choice, with further arguments.
     pub(crate) fn serve(upstream: &str, arguments: &[&str]) -> Self {
+        Self::start(&[&["serve", "--listen", "pop3://127.0.0.1:0", "--upstream", upstream], arguments].concat())
+    }
+
+    /// Starts it with these arguments, which make it listen on a port of its choice of 127.0.0.1.
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_popgate"));
-        command.args(["serve", "--listen", "pop3://127.0.0.1:0", "--upstream", upstream]).args(arguments);
+        command.args(arguments);
         // The configuration is what stands here, whatever the environment of the tests says.
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("POPGATE_")) {
             command.env_remove(name);
@@ -44,10 +49,7 @@ impl Popgate {
             }
         });
         let mut popgate = Self { child, log, port: 0 };
-        popgate.port = match port.recv_timeout(Duration::from_secs(30)) {
-            Ok(port) => port,
-            Err(_) => panic!("popgate does not listen"),
-        };
+        popgate.port = port.recv_timeout(Duration::from_secs(30)).expect("popgate should listen");
         popgate
     }
 
