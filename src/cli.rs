@@ -42,6 +42,7 @@ pub struct Options {
     /// The IMAP server
     ///
     /// imaps://HOST[:993], imap+starttls://HOST[:143] or, on this machine, imap://HOST[:143]
+    #[allow(rustdoc::broken_intra_doc_links, reason = "clap prints this as it stands")]
     #[arg(long, value_name = "URL")]
     pub upstream: Option<String>,
 
