@@ -5,6 +5,7 @@
 
 mod clients;
 mod config;
+mod demo;
 mod floors;
 mod readme;
 mod servers;
