@@ -10,5 +10,6 @@ mod floors;
 mod readme;
 mod servers;
 mod support;
+mod tls;
 mod transcripts;
 mod upstream;
