@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::CommandLine;
+use crate::{config::CommandLine, probe::Target};
 
 /// Lets software that speaks only POP3 use mailboxes that are served only by IMAP.
 #[derive(Clone, Debug, Parser)]
@@ -20,6 +20,17 @@ pub struct Cli {
 pub enum Command {
     /// Serve POP3 clients until told to stop
     Serve(Options),
+
+    /// Ask a port whether it is alive: exit code 0 if it is, 1 if not
+    ///
+    /// For health checks, in images without a shell too. It takes five seconds at most. A POP3 server must greet and
+    /// answer QUIT with +OK; over HTTP, GET must be answered with a status from 200 to 399. With pop3s:// the certificate
+    /// is not checked, neither its name nor its age, so that localhost can be asked: this tells whether the port is alive,
+    /// not whether its certificate is good.
+    Probe {
+        /// pop3://HOST[:110], pop3s://HOST[:995] or http://HOST[:80][/PATH]
+        url: Target,
+    },
 }
 
 /// Where the configuration is. Each later one of these outranks the earlier.

@@ -5,7 +5,8 @@
 //! Imports go down only, and never sideways on floor 1; `tests/floors.rs` holds the tree to this picture.
 //!
 //! ```text
-//! floor 3   main  cli  config  telemetry  server        the process; may import everything below
+//! floor 3   main  cli  config  telemetry                the process; may import everything below
+//!           server  probe
 //!             │
 //! floor 2   gateway                                     one POP3 session on one upstream mailbox
 //!           ┌─┴────────┐
@@ -39,6 +40,7 @@ pub mod gateway;
 pub mod mail;
 pub mod net;
 pub mod pop3;
+pub mod probe;
 pub mod server;
 pub mod telemetry;
 pub mod upstream;

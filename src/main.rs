@@ -1,4 +1,4 @@
-//! The process: reads the command line and the configuration, starts logging, serves, and says how it went.
+//! The process: reads the command line, does what it says, and says how it went.
 //!
 //! Exit codes: 0 done, 1 failed while running, 2 wrong configuration or usage.
 
@@ -13,13 +13,17 @@ use clap::Parser;
 use popgate::{
     cli::{Cli, Command, Options},
     config::Config,
+    probe::Target,
     server, telemetry,
 };
 use tokio::runtime::Runtime;
 
 fn main() -> ExitCode {
-    let Command::Serve(options) = Cli::parse().command;
-    match serve(options) {
+    let done = match Cli::parse().command {
+        Command::Serve(options) => serve(options),
+        Command::Probe { url } => probe(&url),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Start(error)) => fail(2, &error),
         Err(Failure::Run(error)) => fail(1, &error),
@@ -46,6 +50,16 @@ fn serve(options: Options) -> Result<(), Failure> {
         server::Error::Port { .. } | server::Error::Tls(_) => Failure::Start(error.into()),
         server::Error::Signals(_) => Failure::Run(error.into()),
     })
+}
+
+fn probe(target: &Target) -> Result<(), Failure> {
+    let runtime = Runtime::new().map_err(|error| Failure::Run(error.into()))?;
+    let probed = runtime.block_on(target.probe());
+    runtime.shutdown_background();
+    let line = probed.map_err(|error| Failure::Run(anyhow::anyhow!("{target}: {error}")))?;
+    // Who asks for the exit code alone may have closed standard output.
+    let _ = writeln!(io::stdout(), "{line}");
+    Ok(())
 }
 
 /// Says why, for whoever started the process. A standard error that is gone changes nothing.

@@ -7,6 +7,7 @@ mod clients;
 mod config;
 mod demo;
 mod floors;
+mod probe;
 mod readme;
 mod servers;
 mod support;

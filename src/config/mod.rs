@@ -15,7 +15,7 @@ mod keys;
 mod layers;
 mod problem;
 mod raw;
-mod url;
+pub(crate) mod url;
 
 /// What the process is told to do.
 #[derive(Clone, PartialEq, Debug)]

@@ -5,16 +5,16 @@ use crate::net::Endpoint;
 
 /// A URL in its parts.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Url<'a> {
-    pub(super) scheme: &'a str,
+pub(crate) struct Url<'a> {
+    pub(crate) scheme: &'a str,
     /// A name, or an address without brackets.
-    pub(super) host: &'a str,
-    pub(super) port: Option<u16>,
+    pub(crate) host: &'a str,
+    pub(crate) port: Option<u16>,
 }
 
 impl<'a> Url<'a> {
     /// `None` if the text is not of this form.
-    pub(super) fn parse(text: &'a str) -> Option<Self> {
+    pub(crate) fn parse(text: &'a str) -> Option<Self> {
         let (scheme, rest) = text.split_once("://")?;
         if let Some(rest) = rest.strip_prefix('[') {
             let (host, rest) = rest.split_once(']')?;
@@ -27,7 +27,7 @@ impl<'a> Url<'a> {
     }
 
     /// Where the URL leads, by the scheme's own port if it names none.
-    pub(super) fn endpoint(&self, default: u16) -> Endpoint {
+    pub(crate) fn endpoint(&self, default: u16) -> Endpoint {
         Endpoint { host: self.host.to_owned(), port: self.port.unwrap_or(default) }
     }
 }

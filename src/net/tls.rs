@@ -1,5 +1,5 @@
-//! TLS on both sides (RFC 8446, RFC 5246; nothing older): towards servers with certificates verified, always; towards
-//! clients with a certificate of our own. Handshake deadlines are the caller's.
+//! TLS on both sides (RFC 8446, RFC 5246; nothing older): towards servers with certificates verified, unless nothing is to
+//! be said to them; towards clients with a certificate of our own. Handshake deadlines are the caller's.
 
 use std::{
     fmt, fs, io,
@@ -8,9 +8,10 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
-    crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName},
+    ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
@@ -100,6 +101,17 @@ impl Connector {
         Ok(Self(TlsConnector::from(Arc::new(config))))
     }
 
+    /// Takes any certificate, even one that expired: for asking whether a port is alive. Never for a line on which anything
+    /// is said that not everybody may read.
+    pub fn unverified() -> Result<Self, Error> {
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anybody(provider())))
+            .with_no_client_auth();
+        Ok(Self(TlsConnector::from(Arc::new(config))))
+    }
+
     /// Shakes hands. The server must prove to be `host`, a name or an address.
     pub fn connect<'a>(
         &'a self,
@@ -160,6 +172,45 @@ impl Wire for client::TlsStream<Box<dyn Wire>> {
 impl Wire for server::TlsStream<Box<dyn Wire>> {
     fn abort(&mut self) {
         self.get_mut().0.abort();
+    }
+}
+
+/// Believes every certificate; the server must still have its key.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 
