@@ -1,8 +1,13 @@
 //! The command line. Logs go to standard error, results to standard output.
 
-use std::path::PathBuf;
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use clap_mangen::Man;
 
 use crate::{config::CommandLine, probe::Target};
 
@@ -31,6 +36,19 @@ pub enum Command {
         /// pop3://HOST[:110], pop3s://HOST[:995] or http://HOST[:80][/PATH]
         url: Target,
     },
+
+    /// Print what makes a shell complete popgate's command line
+    ///
+    /// For bash, say: popgate completions bash > /etc/bash_completion.d/popgate
+    Completions {
+        /// For which shell
+        shell: Shell,
+    },
+
+    /// Print this manual as a page for man(1)
+    ///
+    /// To read it: popgate man | man -l -
+    Man,
 }
 
 /// Where the configuration is. Each later one of these outranks the earlier.
@@ -70,16 +88,77 @@ impl Options {
     }
 }
 
+/// The script by which a shell completes the command line.
+pub fn completions(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "popgate", &mut script);
+    script
+}
+
+/// The manual page, in roff: one page with a section for each command, as `git(1)` and its like have many.
+pub fn manual() -> io::Result<Vec<u8>> {
+    let mut whole = Cli::command().disable_help_subcommand(true);
+    whole.build();
+    let mut page = Vec::new();
+    let man = Man::new(whole.clone());
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    page.extend_from_slice(b".SH COMMANDS\n");
+    for command in whole.get_subcommands() {
+        let mut text = Vec::new();
+        let man = Man::new(command.clone());
+        man.render_synopsis_section(&mut text)?;
+        man.render_description_section(&mut text)?;
+        man.render_options_section(&mut text)?;
+        // What a page of its own would have as sections stands below its command here.
+        let text = String::from_utf8_lossy(&text).replace(".SH SYNOPSIS\n", "").replace(".SH DESCRIPTION\n", ".PP\n");
+        let text = text.replace(".SH OPTIONS\n", "");
+        write!(page, ".SS \"popgate {}\"\n{}", command.get_name(), text.trim_start())?;
+    }
+    page.extend_from_slice(EPILOGUE.as_bytes());
+    man.render_version_section(&mut page)?;
+    Ok(page)
+}
+
+const EPILOGUE: &str = "\
+.SH CONFIGURATION
+Values are taken from, the later over the earlier: built-in defaults, the files given by \\-\\-config in their order, the
+variables of the environment named below, the command line. The manual of all keys is the file config/popgate.toml that
+comes with popgate.
+.SH ENVIRONMENT
+.TP
+POPGATE_\\fISECTION\\fR__\\fIKEY\\fR
+Sets a key of the configuration: POPGATE_UPSTREAM__URL=imaps://imap.example.com sets upstream.url. Two underscores stand
+between section and key; other variables are left alone.
+.SH EXIT STATUS
+0 done, 1 failed while running, 2 wrong configuration or usage.
+";
+
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (TLS by aws-lc-rs)");
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_is_completed_and_in_the_manual() {
+        let manual = String::from_utf8(manual().unwrap()).unwrap();
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            let about = command.get_about().unwrap().to_string().replace('-', "\\-").replace('\'', "\\*(Aq");
+            assert!(manual.contains(&format!("\n.SS \"popgate {name}\"\n")) && manual.contains(&about), "{name}");
+            for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::Elvish, Shell::PowerShell] {
+                let script = String::from_utf8(completions(shell)).unwrap();
+                assert!(script.contains(name), "{shell}: {name}");
+            }
+        }
+        assert_eq!(manual.matches("\n.SH SYNOPSIS").count(), 1, "one page, not one a command");
     }
 }

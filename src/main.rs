@@ -11,7 +11,7 @@ use std::{
 
 use clap::Parser;
 use popgate::{
-    cli::{Cli, Command, Options},
+    cli::{self, Cli, Command, Options},
     config::Config,
     probe::Target,
     server, telemetry,
@@ -22,6 +22,8 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(options) => serve(options),
         Command::Probe { url } => probe(&url),
+        Command::Completions { shell } => print(Ok(cli::completions(shell))),
+        Command::Man => print(cli::manual()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -60,6 +62,10 @@ fn probe(target: &Target) -> Result<(), Failure> {
     // Who asks for the exit code alone may have closed standard output.
     let _ = writeln!(io::stdout(), "{line}");
     Ok(())
+}
+
+fn print(text: io::Result<Vec<u8>>) -> Result<(), Failure> {
+    text.and_then(|text| io::stdout().write_all(&text)).map_err(|error| Failure::Run(error.into()))
 }
 
 /// Says why, for whoever started the process. A standard error that is gone changes nothing.
