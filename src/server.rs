@@ -63,12 +63,16 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let upstream = Imap::new(config.upstream, Arc::new(Tcp), connector);
     let stls = acceptor.clone().map(|acceptor| Arc::new(acceptor) as Arc<dyn Accept>);
     let ports = Ports::open(&config.listeners, acceptor.as_ref()).await?;
-    info!(upstream = config.gateway.upstream, "ready");
     let sessions = limits::affordable(config.limits.sessions);
     if sessions < config.limits.sessions {
         warn!(sessions, "limits.sessions is lowered to what the limit of open files (ulimit -n, LimitNOFILE=) allows");
     }
     let limits = Limits::new(sessions, config.limits.sessions_per_address);
+    for port in &ports.0 {
+        let scheme = if port.is_tls() { "pop3s" } else { "pop3" };
+        info!(url = %format_args!("{scheme}://{}", port.address()), "listening");
+    }
+    info!(upstream = config.gateway.upstream, "ready");
     ports.serve(Arc::new(Gateway::new(upstream, config.gateway, stls)), limits).await
 }
 
@@ -80,12 +84,11 @@ impl Ports {
     async fn open(listeners: &[config::Listener], acceptor: Option<&Acceptor>) -> Result<Self, Error> {
         let mut ports = Vec::new();
         for config::Listener { endpoint: at, tls, proxies } in listeners {
-            let failed = |error| Error::Port { at: at.clone(), error };
             // The configuration makes sure that there is a certificate where one is needed.
             let acceptor = acceptor.filter(|_| *tls).cloned();
-            let port = Listener::bind(at, acceptor, proxies.clone()).await.map_err(failed)?;
-            let scheme = if port.is_tls() { "pop3s" } else { "pop3" };
-            info!(url = %format_args!("{scheme}://{}", port.address().map_err(failed)?), "listening");
+            let port = Listener::bind(at, acceptor, proxies.clone())
+                .await
+                .map_err(|error| Error::Port { at: at.clone(), error })?;
             ports.push(port);
         }
         Ok(Self(ports))
@@ -167,22 +170,28 @@ async fn session<U: Upstream>(
     gateway: Arc<Gateway<U>>,
     stop: CancellationToken,
 ) {
-    let peer = knock.peer;
-    if let Err(error) = port.introduce(&mut knock).await {
-        debug!(%peer, %error, "no session: the proxy did not say who is behind it");
-        return;
-    }
-    if let Err(full) = permit.stranger(knock.client.ip()) {
-        turn_away(&port, knock, full);
-        return;
-    }
-    let client = knock.client;
-    match port.open(knock).await {
-        Ok(Arrival { wire, client, peer, encrypted }) => {
-            let peer = Peer { address: peer, client, encrypted, permit: Some(permit) };
-            gateway::serve(gateway, wire, peer, stop).await;
+    let opened = async {
+        if let Err(error) = port.introduce(&mut knock).await {
+            debug!(peer = %knock.peer, %error, "no session: the proxy did not say who is behind it");
+            return None;
         }
-        Err(error) => debug!(%client, %error, "no session: the connection was not opened"),
+        if let Err(full) = permit.stranger(knock.client.ip()) {
+            turn_away(&port, knock, full);
+            return None;
+        }
+        let client = knock.client;
+        let failed = |error| debug!(%client, %error, "no session: the connection was not opened");
+        port.open(knock).await.map_err(failed).ok()
+    };
+    let opened = tokio::select! {
+        biased;
+        opened = opened => opened,
+        // Nothing has been said yet.
+        () = stop.cancelled() => None,
+    };
+    if let Some(Arrival { wire, client, peer, encrypted }) = opened {
+        let peer = Peer { address: peer, client, encrypted, permit: Some(permit) };
+        gateway::serve(gateway, wire, peer, stop).await;
     }
 }
 

@@ -6,6 +6,7 @@
 mod clients;
 mod config;
 mod demo;
+mod drain;
 mod floors;
 mod probe;
 mod readme;

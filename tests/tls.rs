@@ -147,21 +147,9 @@ fn popgate() -> (Popgate, SocketAddr) {
     let identity = identity();
     let [certificate, key] = [("certificate", &identity.certificate), ("key", &identity.key)]
         .map(|(name, file)| format!("tls.{name}={}", file.display()));
-    // The log names the first port when the second one is open.
-    let popgate = Popgate::start(&[
-        "serve",
-        "--listen",
-        "pop3s://127.0.0.1:0",
-        "--listen",
-        "pop3://127.0.0.1:0",
-        "--upstream",
-        "imap://127.0.0.1:9",
-        "--set",
-        &certificate,
-        "--set",
-        &key,
-    ]);
-    let log = popgate.log();
+    let arguments = ["--listen", "pop3s://127.0.0.1:0", "--set", &certificate, "--set", &key];
+    let popgate = Popgate::serve("imap://127.0.0.1:9", &arguments);
+    let log = popgate.wait_for("ready");
     let (_, port) = log.split_once("pop3s://127.0.0.1:").unwrap();
     let port = port.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap();
     (popgate, SocketAddr::from(([127, 0, 0, 1], port)))

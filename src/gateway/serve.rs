@@ -77,8 +77,11 @@ impl<U: Upstream> Session<'_, U> {
     /// TRANSACTION, and UPDATE if it comes to that.
     async fn converse(&mut self, open: Open<U::Mailbox>) -> End {
         let Open { mut mailbox, snapshot, held, transaction } = open;
+        let mut update = None;
         let Over { end, retrieved } = match self.transact(&mut mailbox, transaction).await {
             Ok((leaving, changes)) => {
+                // To the end of the reply: a client that never reads it does not know what is gone.
+                update = Some(self.gateway.updates.token());
                 for uid in &changes.delete {
                     self.summary.dele.add(snapshot.find(*uid).map_or(0, |message| message.octets));
                 }
@@ -105,6 +108,7 @@ impl<U: Upstream> Session<'_, U> {
             mailbox.leave().await;
         };
         tokio::join!(self.client.part(end), aftermath);
+        drop(update);
         end
     }
 
@@ -158,7 +162,6 @@ impl<U: Upstream> Session<'_, U> {
         if changes.delete.is_empty() && changes.seen.is_empty() {
             return Ok(leaving.done());
         }
-        let _in_progress = self.gateway.updates.token();
         let (left, reply) = match mailbox.settle(changes).await {
             Settled::Done => (0, leaving.done()),
             Settled::Partly { fault, .. } | Settled::Changed(fault) if changes.delete.is_empty() => {

@@ -16,6 +16,7 @@ use super::{Accept, Endpoint, Wire, proxy_protocol, tcp, tls::Acceptor};
 /// An open port.
 pub struct Listener {
     socket: TcpListener,
+    address: SocketAddr,
     /// TLS from the first octet, with this.
     tls: Option<Acceptor>,
     /// Networks of proxies: who connects from there begins with a PROXY header.
@@ -57,12 +58,13 @@ impl Listener {
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        Ok(Self { socket: TcpListener::from_std(socket.into())?, tls, proxies })
+        let socket = TcpListener::from_std(socket.into())?;
+        Ok(Self { address: socket.local_addr()?, socket, tls, proxies })
     }
 
     /// The address that was bound.
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+    pub const fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Whether TLS comes first.
@@ -166,7 +168,7 @@ mod tests {
             (vec![], "QUIT", Some("")),
         ] {
             let listener = Listener::bind(&here(), None, proxies).await.unwrap();
-            let mut stream = TcpStream::connect(listener.address().unwrap()).await.unwrap();
+            let mut stream = TcpStream::connect(listener.address()).await.unwrap();
             stream.write_all(sent.as_bytes()).await.unwrap();
             let mut knock = listener.accept().await.unwrap();
             let introduced = listener.introduce(&mut knock).await;
@@ -188,7 +190,7 @@ mod tests {
         let here = Endpoint { host: "127.0.0.1".into(), port: 0 };
         let listener = Listener::bind(&here, None, Vec::new()).await.unwrap();
         for orderly in [true, false] {
-            let mut stream = TcpStream::connect(listener.address().unwrap()).await.unwrap();
+            let mut stream = TcpStream::connect(listener.address()).await.unwrap();
             let mut arrival = listener.open(listener.accept().await.unwrap()).await.unwrap();
             if !orderly {
                 arrival.wire.abort();

@@ -32,6 +32,17 @@ pub(crate) fn listens(child: &mut Child, port: u16) -> bool {
     false
 }
 
+/// Asks again and again, until there is something or it has taken too long.
+pub(crate) fn wait_until<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match ask() {
+            None if Instant::now() < deadline => thread::sleep(Duration::from_millis(10)),
+            answer => return answer,
+        }
+    }
+}
+
 /// Asks a child to end (SIGTERM) and waits until it has; kills it if it does not.
 pub(crate) fn end(child: &mut Child) -> ExitStatus {
     if let Some(status) = child.try_wait().unwrap() {

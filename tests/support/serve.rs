@@ -74,6 +74,17 @@ impl Popgate {
         self.log.lock().unwrap().clone()
     }
 
+    /// Waits until its log holds `text`; gives what it has written so far.
+    pub(crate) fn wait_for(&self, text: &str) -> String {
+        process::wait_until(|| Some(self.log()).filter(|log| log.contains(text)))
+            .unwrap_or_else(|| panic!("no {text:?} in the log"))
+    }
+
+    /// Sends it a signal by name.
+    pub(crate) fn signal(&self, name: &str) {
+        process::signal(&self.child, name);
+    }
+
     /// Asks it to end (SIGTERM); it must end with exit code 0. Gives its whole log.
     pub(crate) fn stop(mut self) -> String {
         let status = process::end(&mut self.child);
