@@ -140,6 +140,45 @@ fn curl_lists_reads_and_deletes() {
 }
 
 #[test]
+fn curl_takes_tls_from_the_first_octet_and_by_stls() {
+    const TEST: &str = "clients::curl_takes_tls_from_the_first_octet_and_by_stls";
+    let Some(curl) = program(TEST, "curl") else { return };
+    let Some(dovecot) = Dovecot::start(TEST) else { return };
+    dovecot.imap("alice").append(b"Subject: one\r\n\r\n");
+    let [certificate, key] = dovecot.identity().map(|path| path.display().to_string());
+    let ca = dovecot.ca().display().to_string();
+    let popgate = Popgate::start(
+        &[
+            &["serve", "--listen", "pop3s://127.0.0.1:0", "--listen", "pop3://127.0.0.1:0"][..],
+            &["--upstream", &format!("imaps://localhost:{}", dovecot.imaps_port), "--upstream-ca", &ca],
+            &["--set", &format!("tls.certificate={certificate}"), "--set", &format!("tls.key={key}")],
+            // Nobody may log in without TLS: what succeeds below had it.
+            &["--set", "login.plaintext_from=[]"],
+        ]
+        .concat(),
+    );
+    let user = format!("alice:{PASSWORD}");
+    let list = |url: &str, options: &[&str]| {
+        let mut command = Command::new(&curl);
+        command.args(["--silent", "--show-error", "--max-time", "120", "--user", &user]).args(options).arg(url);
+        command.output().unwrap()
+    };
+    let (pop3s, pop3) =
+        (format!("pop3s://localhost:{}/", popgate.tls_port()), format!("pop3://localhost:{}/", popgate.port));
+    for (url, options) in [(&pop3s, &["--cacert", &ca][..]), (&pop3, &["--ssl-reqd", "--cacert", &ca])] {
+        let output = list(url, options);
+        assert_success(&output);
+        assert_eq!(output.stdout, b"1 16\r\n", "{url}");
+        assert!(
+            !list(url, &options[..options.len() - 2]).status.success(),
+            "curl trusts nobody it was not told to trust"
+        );
+    }
+    assert_eq!(list(&pop3, &[]).status.code(), Some(67), "without TLS, curl is not let in");
+    popgate.stop();
+}
+
+#[test]
 fn fetchmail_keeps_then_fetches_all() {
     const TEST: &str = "clients::fetchmail_keeps_then_fetches_all";
     let Some(fetchmail) = program(TEST, "fetchmail") else { return };

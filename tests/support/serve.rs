@@ -41,7 +41,7 @@ impl Popgate {
         let shared = Arc::clone(&log);
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                if let Some(port) = port_of(&line) {
+                if let Some(port) = port_of(&line, "pop3") {
                     // Nobody waits any more once the first was told.
                     let _ = listening.send(port);
                 }
@@ -56,6 +56,11 @@ impl Popgate {
     /// A line to it, logged in.
     pub(crate) fn pop3(&self, user: &str, password: &str) -> Pop3 {
         Pop3::log_in(self.port, user, password)
+    }
+
+    /// Where it speaks POP3 over TLS, if its arguments name that before the port without.
+    pub(crate) fn tls_port(&self) -> u16 {
+        self.log().lines().find_map(|line| port_of(line, "pop3s")).expect("popgate should listen for TLS")
     }
 
     /// The most memory it has held at once since its start, in octets (`VmHWM`).
@@ -112,8 +117,8 @@ impl Drop for Popgate {
     }
 }
 
-/// The port in a log line `… listening … pop3://127.0.0.1:PORT …`.
-fn port_of(line: &str) -> Option<u16> {
-    let (_, after) = line.contains("listening").then(|| line.split_once("pop3://127.0.0.1:"))??;
+/// The port in a log line `… listening … SCHEME://127.0.0.1:PORT …`.
+fn port_of(line: &str, scheme: &str) -> Option<u16> {
+    let (_, after) = line.contains("listening").then(|| line.split_once(&format!("{scheme}://127.0.0.1:")))??;
     after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
