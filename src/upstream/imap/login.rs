@@ -24,10 +24,12 @@ use crate::{
 pub(super) async fn login(server: &Server, who: &Credentials) -> Result<Conn, Fault> {
     let trusted = server.trusted();
     let fault = |trouble: Trouble| trouble.into_fault(Phase::Login, trusted);
-    let Greeted { mut client, capabilities } = dial::connect(server).await.map_err(fault)?;
+    // Nobody has looked at the credentials yet, so that no refusal can be theirs.
+    let before = |trouble: Trouble| trouble.into_fault(Phase::Open, trusted);
+    let Greeted { mut client, capabilities } = dial::connect(server).await.map_err(before)?;
     let capabilities = match capabilities {
         Some(capabilities) => capabilities,
-        None => dial::ask_capabilities(&mut client).await.map_err(fault)?,
+        None => dial::ask_capabilities(&mut client).await.map_err(before)?,
     };
     let login = command(who, capabilities, &server.settings.endpoint).map_err(fault)?;
     let session = match authenticate(client, login).await {

@@ -112,14 +112,15 @@ pub(super) struct Login {
     pub(super) surrender: &'static [u8],
     /// The challenge too many.
     pub(super) explained: Option<Vec<u8>>,
-    sent: bool,
+    /// The tag it was sent with.
+    tag: Option<Vec<u8>>,
 }
 
 impl Login {
     /// A log-in that sends `command`.
     pub(super) fn new(command: Vec<u8>, answers: impl IntoIterator<Item = Vec<u8>>, surrender: &'static [u8]) -> Self {
         let answers = answers.into_iter().map(Secret::new).collect();
-        Self { command: Secret::new(command), answers, surrender, explained: None, sent: false }
+        Self { command: Secret::new(command), answers, surrender, explained: None, tag: None }
     }
 }
 
@@ -319,6 +320,11 @@ impl Tap {
         } else if !line.is_empty() {
             // Some servers put an empty line between responses.
             let tag = vet::tag(&line)?;
+            let expected = self.login.as_ref().and_then(|login| login.tag.as_deref());
+            if expected.is_some_and(|expected| expected != tag) {
+                // async-imap would take a refusal that is not meant for us for the answer.
+                return Err(Malformed("a reply to a command that is not open"));
+            }
             let status = vet::Status::read(&line[tag.len() + 1..]).ok_or(Malformed("a line that is no response"))?;
             self.note(&status);
             let start = self.passed.len();
@@ -456,7 +462,7 @@ impl Tap {
 
     /// A continuation request (RFC 3501 §7.5). Only a log-in expects one.
     fn challenged(&mut self, text: &[u8]) -> Result<(), Malformed> {
-        let Some(login) = self.login.as_mut().filter(|login| login.sent) else {
+        let Some(login) = self.login.as_mut().filter(|login| login.tag.is_some()) else {
             return Err(Malformed("a continuation request that nothing called for"));
         };
         let answer = match login.answers.pop_front() {
@@ -553,14 +559,14 @@ impl AsyncWrite for Tap {
     fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         match &mut this.login {
-            Some(login) if !login.sent => {
+            Some(login) if login.tag.is_none() => {
                 let tag = word(&this.gathered).0;
                 let command = login.command.expose();
                 this.output.reserve_exact(tag.len() + command.len() + 3);
                 for part in [tag, b" ", command, b"\r\n"] {
                     this.output.extend_from_slice(part);
                 }
-                login.sent = true;
+                login.tag = Some(tag.to_vec());
             }
             _ => this.output.extend_from_slice(&this.gathered),
         }
