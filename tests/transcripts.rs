@@ -1,21 +1,18 @@
 //! Plays every dialogue of `tests/transcripts`, once on roomy lines and once on lines of eight octets, on which every line
 //! arrives in crumbs. Only these say what a client reads and what an upstream hears, word for word.
 
-use std::{collections::BTreeSet, fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fs, net::SocketAddr, path::Path, sync::Arc};
 
 use popgate::{
-    gateway::{Gateway, Lock, Peer, Seen, Settings, serve},
-    net::{
-        Accept, Dial, Endpoint,
-        tls::{Acceptor, Connector},
-    },
-    upstream::imap::{self, Deleted, Imap, OnDelete, Security},
+    gateway::{Gateway, Lock, Peer, Seen, serve},
+    net::{Accept, Dial, tls::Acceptor},
+    upstream::imap::{Deleted, Imap, OnDelete, Security},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
     chat::{Options, Score, Serve, play},
-    tls,
+    gate, tls,
 };
 
 macro_rules! folders {
@@ -66,38 +63,32 @@ fn failure(name: &str) -> Option<String> {
 fn house(options: &Options, dial: Arc<dyn Dial>) -> Serve {
     const KNOWN: [&str; 9] = ["crumbs", "deleted", "lock", "on_delete", "peer", "seen", "tls", "uidl", "upstream"];
     assert!(options.keys().all(|key| KNOWN.contains(&key)), "an option is none of {KNOWN:?}");
-    let upstream = imap::Settings {
-        security: match options.value("upstream") {
-            Some("starttls") => Security::StartTls,
-            _ => Security::Plain,
-        },
-        endpoint: Endpoint { host: "localhost".into(), port: 143 },
-        mailbox: "INBOX".into(),
-        on_delete: match options.value("on_delete") {
-            Some("expunge") => Some(OnDelete::Expunge),
-            Some("ignore") => Some(OnDelete::Ignore),
-            _ => None,
-        },
-        deleted: match options.value("deleted") {
-            Some("hide") => Deleted::Hide,
-            Some("own") => Deleted::Own,
-            _ => Deleted::Show,
-        },
+    let mut upstream = gate::upstream();
+    if options.value("upstream") == Some("starttls") {
+        upstream.security = Security::StartTls;
+    }
+    upstream.on_delete = match options.value("on_delete") {
+        Some("expunge") => Some(OnDelete::Expunge),
+        Some("ignore") => Some(OnDelete::Ignore),
+        _ => None,
     };
-    let settings = Settings {
-        unique_ids: options.value("uidl").unwrap_or("dovecot").parse().unwrap(),
-        seen: match options.value("seen") {
-            Some("retr") => Seen::Retr,
-            Some("never") => Seen::Never,
-            _ => Seen::Quit,
-        },
-        lock: if options.value("lock") == Some("gateway") { Lock::Gateway } else { Lock::None },
-        failure_delay: Duration::from_secs(2),
-        plaintext_from: vec!["127.0.0.0/8".parse().unwrap()],
-        upstream: "imap://localhost".into(),
+    upstream.deleted = match options.value("deleted") {
+        Some("hide") => Deleted::Hide,
+        Some("own") => Deleted::Own,
+        _ => Deleted::Show,
     };
+    let mut settings = gate::settings();
+    settings.unique_ids = options.value("uidl").unwrap_or("dovecot").parse().unwrap();
+    settings.seen = match options.value("seen") {
+        Some("retr") => Seen::Retr,
+        Some("never") => Seen::Never,
+        _ => Seen::Quit,
+    };
+    if options.value("lock") == Some("gateway") {
+        settings.lock = Lock::Gateway;
+    }
     let identity = tls::identity();
-    let imap = Imap::new(upstream, dial, Connector::new(Some(&identity.certificate)).unwrap());
+    let imap = Imap::new(upstream, dial, identity.connector.clone());
     let acceptor = (options.value("tls") == Some("stls"))
         .then(|| Arc::new(Acceptor::load(&identity.certificate, &identity.key).unwrap()) as Arc<dyn Accept>);
     let gateway = Arc::new(Gateway::new(imap, settings, acceptor));

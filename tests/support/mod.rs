@@ -3,6 +3,7 @@
 #[allow(dead_code, unused_imports, reason = "measurements use the rest")]
 pub(crate) mod chat;
 pub(crate) mod dovecot;
+pub(crate) mod gate;
 pub(crate) mod imap;
 pub(crate) mod messages;
 #[allow(dead_code, reason = "measurements use the rest")]

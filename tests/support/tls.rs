@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use popgate::net::tls::Connector;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     pki_types::{PrivateKeyDer, ServerName},
@@ -19,6 +20,8 @@ pub(crate) struct Identity {
     /// PEM files, for popgate.
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
+    /// popgate's own way to begin TLS with whoever has this certificate.
+    pub(crate) connector: Connector,
     client: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
 }
@@ -38,6 +41,7 @@ pub(crate) fn identity() -> &'static Identity {
         roots.add(chain[0].clone()).unwrap();
         let private = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
         Identity {
+            connector: Connector::new(Some(&certificate)).unwrap(),
             certificate,
             key,
             client: Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()),

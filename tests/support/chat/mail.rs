@@ -31,7 +31,7 @@ fn header(octets: u64) -> Vec<u8> {
 }
 
 /// The octets between the first line of a RETR reply and the `.` that ends it.
-pub(super) fn stuffed(octets: &[u8]) -> Vec<u8> {
+pub(crate) fn stuffed(octets: &[u8]) -> Vec<u8> {
     let mut out: Vec<u8> = Vec::new();
     for (at, octet) in octets.iter().enumerate() {
         match octet {

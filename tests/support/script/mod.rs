@@ -81,7 +81,7 @@ pub(crate) struct Deviation {
 pub(crate) enum What {
     /// These octets are the whole reply, and nothing is done. Each `$` is the tag.
     Say(Vec<u8>),
-    /// These octets, then the true reply.
+    /// These octets, then the true reply. Each `$` is the tag.
     Before(Vec<u8>),
     /// The true data, then this instead of the tagged OK. Each `$` is the tag.
     Tagged(Vec<u8>),

@@ -646,7 +646,7 @@ impl Reply {
             What::Bye(text) => instead(format!("* BYE {text}\r\n").into(), true),
             What::Close => instead(Vec::new(), true),
             What::Mute => instead(Vec::new(), false),
-            What::Before(octets) => self.data.insert(0, Part::Text(octets.clone())),
+            What::Before(octets) => self.data.insert(0, Part::Text(tagged(octets, tag))),
             What::Tagged(octets) => self.tagged = tagged(octets, tag),
             What::Cut(octets) => self.limit = Some(Limit { octets: *octets, closes: true }),
             What::Stall(octets) => self.limit = Some(Limit { octets: *octets, closes: false }),

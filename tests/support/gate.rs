@@ -1,0 +1,151 @@
+//! A whole popgate before a scripted server, and a POP3 client that talks to it, all over in-memory lines.
+
+use std::{io, sync::Arc, time::Duration};
+
+use popgate::{
+    gateway::{self, Gateway, Lock, Peer, Seen, serve},
+    net::{Dial, Endpoint, Pending, Wire},
+    upstream::imap::{self, Deleted, Imap, Security},
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream},
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{script::Server, tls};
+
+/// A popgate and the way to it.
+pub(crate) struct Gate {
+    gateway: Arc<Gateway<Imap>>,
+    /// Octets of room in each direction of a client's line.
+    pub(crate) capacity: usize,
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// What a test changes of the settings.
+pub(crate) type Change<'a> = &'a dyn Fn(&mut imap::Settings, &mut gateway::Settings);
+
+/// The upstream of all tests: a server on this machine, in the clear.
+pub(crate) fn upstream() -> imap::Settings {
+    imap::Settings {
+        security: Security::Plain,
+        endpoint: Endpoint { host: "localhost".into(), port: 143 },
+        mailbox: "INBOX".into(),
+        on_delete: None,
+        deleted: Deleted::Show,
+    }
+}
+
+/// The defaults of the manual.
+pub(crate) fn settings() -> gateway::Settings {
+    gateway::Settings {
+        unique_ids: "dovecot".parse().unwrap(),
+        seen: Seen::Quit,
+        lock: Lock::None,
+        failure_delay: Duration::from_secs(2),
+        plaintext_from: vec!["127.0.0.0/8".parse().unwrap()],
+        upstream: "imap://localhost".into(),
+    }
+}
+
+impl Gate {
+    /// A popgate with the defaults before this server.
+    pub(crate) fn new(server: &Server) -> Self {
+        Self::with(Arc::new(Lines { server: server.clone(), capacity: 1024 }), &|_, _| {})
+    }
+
+    /// One with other settings, on whatever way to the upstream.
+    pub(crate) fn with(dial: Arc<dyn Dial>, change: Change<'_>) -> Self {
+        let (mut upstream, mut settings) = (upstream(), settings());
+        change(&mut upstream, &mut settings);
+        let imap = Imap::new(upstream, dial, tls::identity().connector.clone());
+        let gateway = Arc::new(Gateway::new(imap, settings, None));
+        Self { gateway, capacity: 1024, shutdown: CancellationToken::new() }
+    }
+
+    /// A client connects over a line that counts as encrypted.
+    pub(crate) fn connect(&self) -> Client {
+        let (ours, theirs) = tokio::io::duplex(self.capacity);
+        let address = "192.0.2.7:50000".parse().unwrap();
+        let peer = Peer { address, client: address, encrypted: true, permit: None };
+        let session = serve(Arc::clone(&self.gateway), Box::new(ours), peer, self.shutdown.clone());
+        Client { line: BufReader::new(theirs), session: tokio::spawn(session) }
+    }
+}
+
+/// Lines to a scripted server.
+pub(crate) struct Lines {
+    pub(crate) server: Server,
+    pub(crate) capacity: usize,
+}
+
+impl Dial for Lines {
+    fn dial<'a>(&'a self, _: &'a Endpoint) -> Pending<'a, io::Result<Box<dyn Wire>>> {
+        let (ours, theirs) = tokio::io::duplex(self.capacity);
+        let server = self.server.clone();
+        tokio::spawn(async move { server.serve(theirs).await });
+        Box::pin(async { Ok(Box::new(ours) as Box<dyn Wire>) })
+    }
+}
+
+/// A POP3 client.
+pub(crate) struct Client {
+    pub(crate) line: BufReader<DuplexStream>,
+    session: JoinHandle<()>,
+}
+
+impl Client {
+    /// Sends octets. That nobody takes them is found out by reading.
+    pub(crate) async fn send(&mut self, octets: impl AsRef<[u8]>) {
+        let _ = self.line.write_all(octets.as_ref()).await;
+    }
+
+    /// The next line without its end; `None` when popgate has closed the line.
+    pub(crate) async fn hear(&mut self) -> Option<String> {
+        let mut line = Vec::new();
+        let _ = timeout(LONG, self.line.read_until(b'\n', &mut line)).await.expect("popgate says nothing");
+        let line = String::from_utf8(line).expect("a reply is ASCII");
+        line.strip_suffix("\r\n").map(String::from)
+    }
+
+    /// Says a command and hears one line.
+    pub(crate) async fn ask(&mut self, command: &str) -> Option<String> {
+        self.send(format!("{command}\r\n")).await;
+        self.hear().await
+    }
+
+    /// The rest of a multi-line reply as it is on the wire, without the dot; the error is what came of one that broke off.
+    pub(crate) async fn body(&mut self) -> Result<Vec<u8>, Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let start = body.len();
+            let _ = timeout(LONG, self.line.read_until(b'\n', &mut body)).await.expect("popgate says nothing");
+            match &body[start..] {
+                b".\r\n" if start == 0 || body[..start].ends_with(b"\r\n") => {
+                    body.truncate(start);
+                    return Ok(body);
+                }
+                line if line.ends_with(b"\n") => {}
+                _ => return Err(body),
+            }
+        }
+    }
+
+    /// Hears the greeting and logs in as `tim`. The reply to PASS.
+    pub(crate) async fn log_in(&mut self) -> Option<String> {
+        self.hear().await?;
+        self.ask("USER tim").await?;
+        self.ask("PASS sec ret").await
+    }
+
+    /// Hangs up and waits for popgate to be done. It must not have panicked.
+    pub(crate) async fn leave(self) {
+        drop(self.line);
+        timeout(LONG, self.session).await.expect("the session goes on for ever").expect("the session panicked");
+    }
+}
+
+/// Longer than anything that popgate waits for.
+const LONG: Duration = Duration::from_secs(3_600);
