@@ -10,6 +10,7 @@ mod drain;
 mod faults;
 mod floors;
 mod probe;
+mod properties;
 mod readme;
 mod servers;
 mod sessions;
