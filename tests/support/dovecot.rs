@@ -74,10 +74,15 @@ impl Dovecot {
             .spawn()
             .unwrap();
         let mut dovecot = Self { child, directory, imap_port, imaps_port, pop3_port };
-        for port in [imap_port, imaps_port, pop3_port] {
-            if !process::listens(&mut dovecot.child, port) {
-                return Err(dovecot.log());
-            }
+        // It says that it starts up when it has all its ports. That something listens there would not say that it is this
+        // one.
+        let log = dovecot.directory.path().join("log");
+        let started = process::wait_until(|| {
+            let started = fs::read_to_string(&log).is_ok_and(|log| log.contains("starting up"));
+            (started || dovecot.child.try_wait().unwrap().is_some()).then_some(started)
+        });
+        if started != Some(true) {
+            return Err(dovecot.log());
         }
         Ok(dovecot)
     }

@@ -1,9 +1,8 @@
-//! Programs that tests start: finding them, waiting until they listen, ending them. By process id, and only children of
+//! Programs that tests start: finding them, waiting until they are ready, ending them. By process id, and only children of
 //! this process: a child that was not waited for keeps its id, so no other process can be hit.
 
 use std::{
     env,
-    net::TcpStream,
     path::PathBuf,
     process::{Child, Command, ExitStatus},
     thread,
@@ -18,18 +17,6 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let directories = env::split_paths(&path).chain(["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from));
     directories.map(|directory| directory.join(program)).find(|path| path.is_file())
-}
-
-/// Waits until something listens on this port of 127.0.0.1. False if `child` ends first.
-pub(crate) fn listens(child: &mut Child, port: u16) -> bool {
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline && child.try_wait().unwrap().is_none() {
-        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-            return true;
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    false
 }
 
 /// Asks again and again, until there is something or it has taken too long.
@@ -49,17 +36,10 @@ pub(crate) fn end(child: &mut Child) -> ExitStatus {
         return status;
     }
     signal(child, "TERM");
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status;
-        }
-        if Instant::now() > deadline {
-            child.kill().unwrap();
-            return child.wait().unwrap();
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
+    wait_until(|| child.try_wait().unwrap()).unwrap_or_else(|| {
+        child.kill().unwrap();
+        child.wait().unwrap()
+    })
 }
 
 /// Sends a signal by name to a child that was not yet waited for.
