@@ -25,7 +25,10 @@ use crate::{
         tcp::Tcp,
         tls::{self, Acceptor, Connector},
     },
-    upstream::{Upstream, imap::Imap},
+    upstream::{
+        Upstream,
+        imap::{Imap, Security},
+    },
 };
 
 /// Why the daemon does not start.
@@ -59,7 +62,12 @@ pub async fn run(config: Config) -> Result<(), Error> {
         Some(tls) => Some(Acceptor::load(&tls.certificate, &tls.key)?),
         None => None,
     };
-    let connector = Connector::new(config.upstream_ca.as_deref())?;
+    // A machine without root certificates, a container of nothing but popgate say, can do without them where there is no
+    // TLS.
+    let connector = match config.upstream.security {
+        Security::Implicit | Security::StartTls => Some(Connector::new(config.upstream_ca.as_deref())?),
+        Security::Plain => None,
+    };
     let upstream = Imap::new(config.upstream, Arc::new(Tcp), connector);
     let stls = acceptor.clone().map(|acceptor| Arc::new(acceptor) as Arc<dyn Accept>);
     let ports = Ports::open(&config.listeners, acceptor.as_ref()).await?;

@@ -126,8 +126,8 @@ async fn no_password_goes_to_a_server_that_does_not_prove_its_name() {
                 on_delete: None,
                 deleted: Deleted::Show,
             };
-            let imap =
-                Imap::new(settings, Arc::new(To(server.clone())), Connector::new(Some(&authority.file)).unwrap());
+            let connector = Connector::new(Some(&authority.file)).unwrap();
+            let imap = Imap::new(settings, Arc::new(To(server.clone())), Some(connector));
             let proof = Proof::Password(Secret::new(b"hunter2".to_vec()));
             let fault = imap.open(&Arc::new(Credentials { user: "tim".into(), proof })).await.err().unwrap();
             let heard = String::from_utf8_lossy(&server.heard.lock().unwrap()).into_owned();

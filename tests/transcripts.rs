@@ -88,7 +88,7 @@ fn house(options: &Options, dial: Arc<dyn Dial>) -> Serve {
         settings.lock = Lock::Gateway;
     }
     let identity = tls::identity();
-    let imap = Imap::new(upstream, dial, identity.connector.clone());
+    let imap = Imap::new(upstream, dial, Some(identity.connector.clone()));
     let acceptor = (options.value("tls") == Some("stls"))
         .then(|| Arc::new(Acceptor::load(&identity.certificate, &identity.key).unwrap()) as Arc<dyn Accept>);
     let gateway = Arc::new(Gateway::new(imap, settings, acceptor));

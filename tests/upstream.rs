@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 
 use popgate::{
     mail::{Changes, Credentials, Deletion, Proof, Secret, Snapshot, Uid},
-    net::{Dial, Endpoint, Pending, Wire, tls::Connector},
+    net::{Dial, Endpoint, Pending, Wire},
     upstream::{
         Fault, Mailbox, Settled, Upstream, Verdict, Window,
         imap::{Deleted, Imap, ImapMailbox, OnDelete, Security, Settings},
@@ -37,7 +37,7 @@ fn settings() -> Settings {
 }
 
 async fn open_with(server: &Server, settings: Settings) -> Result<(ImapMailbox, Arc<Snapshot>), Fault> {
-    let imap = Imap::new(settings, Arc::new(Pipes(server.clone(), 1024)), Connector::new(None).unwrap());
+    let imap = Imap::new(settings, Arc::new(Pipes(server.clone(), 1024)), None);
     let who = Credentials { user: "tim".into(), proof: Proof::Password(Secret::new(b"sec ret".to_vec())) };
     imap.open(&Arc::new(who)).await
 }

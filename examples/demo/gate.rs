@@ -14,7 +14,7 @@ use anyhow::{Context, anyhow};
 use popgate::{
     config::{CommandLine, Config},
     gateway::{self, Gateway, Peer},
-    net::{Dial, Endpoint, Pending, Wire, tcp, tls::Connector},
+    net::{Dial, Endpoint, Pending, Wire, tcp},
     upstream::imap::Imap,
 };
 use tokio::net::{TcpListener, TcpStream};
@@ -30,7 +30,6 @@ use super::{
 pub(crate) struct Gate {
     port: TcpListener,
     config: Config,
-    connector: Connector,
     mailbox: Server,
     screen: Screen,
     sessions: AtomicUsize,
@@ -51,9 +50,8 @@ impl Gate {
             ErrorKind::AddrInUse => anyhow!("{listen} is in use; choose another port, as in --listen 127.0.0.1:2110"),
             _ => anyhow!("cannot listen on {listen}: {error}"),
         })?;
-        let connector = Connector::new(None)?;
         let (sessions, stop) = (AtomicUsize::new(0), CancellationToken::new());
-        Ok(Self { port, config, connector, mailbox, screen, sessions, stop })
+        Ok(Self { port, config, mailbox, screen, sessions, stop })
     }
 
     /// Where clients find it.
@@ -95,7 +93,7 @@ impl Gate {
         let wire = tap(Box::new(stream), Leg::Pop3);
         // A daemon has one gateway for all. Here each session has its own, so that it is known whose the IMAP line is.
         let pipes = Pipes { mailbox: self.mailbox.clone(), number, screen: self.screen.clone() };
-        let upstream = Imap::new(self.config.upstream.clone(), Arc::new(pipes), self.connector.clone());
+        let upstream = Imap::new(self.config.upstream.clone(), Arc::new(pipes), None);
         let gateway = Arc::new(Gateway::new(upstream, self.config.gateway.clone(), None));
         let peer = Peer { address: peer, client: peer, encrypted: false, permit: None };
         Ok(gateway::serve(gateway, Box::new(wire), peer, self.stop.clone()))

@@ -60,7 +60,7 @@ impl Gate {
     pub(crate) fn with(dial: Arc<dyn Dial>, change: Change<'_>) -> Self {
         let (mut upstream, mut settings) = (upstream(), settings());
         change(&mut upstream, &mut settings);
-        let imap = Imap::new(upstream, dial, tls::identity().connector.clone());
+        let imap = Imap::new(upstream, dial, Some(tls::identity().connector.clone()));
         let gateway = Arc::new(Gateway::new(imap, settings, None));
         Self { gateway, capacity: 1024, shutdown: CancellationToken::new() }
     }

@@ -110,7 +110,8 @@ async fn start_tls(
 }
 
 async fn secure(server: &Server, wire: Box<dyn Wire>) -> Result<Box<dyn Wire>, Trouble> {
-    match within(TLS, "TLS was started", server.tls.connect(wire, &server.settings.endpoint.host)).await? {
+    let tls = server.tls.as_ref().ok_or(Trouble::Unfit("TLS is required, and nothing is there to do it"))?;
+    match within(TLS, "TLS was started", tls.connect(wire, &server.settings.endpoint.host)).await? {
         Ok(wire) => Ok(wire),
         Err(HandshakeFault::Unacceptable(why)) => Err(Trouble::Unacceptable(why)),
         Err(HandshakeFault::Broken(error)) => Err(Trouble::Unreachable(error)),

@@ -45,7 +45,8 @@ pub struct Imap(Arc<Server>);
 struct Server {
     settings: Settings,
     dial: Arc<dyn Dial>,
-    tls: Connector,
+    /// There is one where the settings ask for TLS.
+    tls: Option<Connector>,
     /// The server offers UIDPLUS but refused UID EXPUNGE (Proton Bridge did).
     expunge_refused: AtomicBool,
 }
@@ -98,8 +99,9 @@ pub enum Deleted {
 }
 
 impl Imap {
-    /// A server that is reached through `dial`, and through `tls` where the settings ask for it.
-    pub fn new(settings: Settings, dial: Arc<dyn Dial>, tls: Connector) -> Self {
+    /// A server that is reached through `dial`, and through `tls` where the settings ask for TLS; without it nobody can
+    /// log in there then.
+    pub fn new(settings: Settings, dial: Arc<dyn Dial>, tls: Option<Connector>) -> Self {
         Self(Arc::new(Server { settings, dial, tls, expunge_refused: AtomicBool::new(false) }))
     }
 }
