@@ -2,6 +2,7 @@
 //! the gateway's business.
 
 use std::{
+    collections::{HashMap, hash_map::Entry},
     future::Future,
     io,
     sync::{Arc, Mutex, PoisonError},
@@ -17,7 +18,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     config::{self, Config},
-    gateway::{self, Gateway, Peer},
+    gateway::{self, Gateway, Peer, Route, Routes},
     net::{
         Accept, Endpoint,
         limits::{self, Full, Limits, Permit},
@@ -62,13 +63,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
         Some(tls) => Some(Acceptor::load(&tls.certificate, &tls.key)?),
         None => None,
     };
-    // A machine without root certificates, a container of nothing but popgate say, can do without them where there is no
-    // TLS.
-    let connector = match config.upstream.security {
-        Security::Implicit | Security::StartTls => Some(Connector::new(config.upstream_ca.as_deref())?),
-        Security::Plain => None,
-    };
-    let upstream = Imap::new(config.upstream, Arc::new(Tcp), connector);
+    let upstreams = upstreams(&config);
+    let routes = routes(config.upstream, config.routes, config.append_domain)?;
     let stls = acceptor.clone().map(|acceptor| Arc::new(acceptor) as Arc<dyn Accept>);
     let ports = Ports::open(&config.listeners, acceptor.as_ref()).await?;
     let sessions = limits::affordable(config.limits.sessions);
@@ -80,8 +76,49 @@ pub async fn run(config: Config) -> Result<(), Error> {
         let scheme = if port.is_tls() { "pop3s" } else { "pop3" };
         info!(url = %format_args!("{scheme}://{}", port.address()), "listening");
     }
-    info!(upstream = config.gateway.upstream, "ready");
-    ports.serve(Arc::new(Gateway::new(upstream, config.gateway, stls)), limits).await
+    for (upstream, users) in upstreams {
+        info!(upstream, users, "serving");
+    }
+    info!("ready");
+    ports.serve(Arc::new(Gateway::new(routes, config.gateway, stls)), limits).await
+}
+
+/// Which upstream serves whom, for the log.
+fn upstreams(config: &Config) -> Vec<(String, String)> {
+    let routes = config.routes.iter().map(|config::Route { domains, upstream }| {
+        let domains: Vec<_> = domains.iter().map(|domain| format!("@{domain}")).collect();
+        (upstream.maildrops.upstream.clone(), domains.join(" "))
+    });
+    let others = if config.routes.is_empty() { "all" } else { "all others" };
+    let default = config.upstream.iter().map(|upstream| (upstream.maildrops.upstream.clone(), others.to_owned()));
+    routes.chain(default).collect()
+}
+
+/// The ways to the upstreams. Root certificates are read where there is TLS alone: a machine that has none, a container of
+/// nothing but popgate say, does without them.
+fn routes(
+    default: Option<config::Upstream>,
+    routes: Vec<config::Route>,
+    append_domain: Option<String>,
+) -> Result<Routes<Imap>, tls::Error> {
+    let mut connectors: HashMap<_, Connector> = HashMap::new();
+    let mut route = |upstream: config::Upstream| {
+        let config::Upstream { server, ca, maildrops } = upstream;
+        let connector = match (server.security, connectors.entry(ca)) {
+            (Security::Plain, _) => None,
+            (_, Entry::Occupied(known)) => Some(known.get().clone()),
+            (_, Entry::Vacant(new)) => {
+                let connector = Connector::new(new.key().as_deref())?;
+                Some(new.insert(connector).clone())
+            }
+        };
+        Ok::<_, tls::Error>(Route::new(Imap::new(server, Arc::new(Tcp), connector), maildrops))
+    };
+    let mut all = Routes::new(default.map(&mut route).transpose()?, append_domain);
+    for config::Route { domains, upstream } in routes {
+        all.add(domains, route(upstream)?);
+    }
+    Ok(all)
 }
 
 /// Open ports.

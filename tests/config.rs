@@ -11,7 +11,7 @@ use std::{
 };
 
 use popgate::{
-    config::{CommandLine, Config},
+    config::{CommandLine, Config, Upstream},
     gateway::{Lock, Seen},
     upstream::imap::Security,
 };
@@ -89,24 +89,28 @@ fn later_layers_win() {
     };
 
     let config = load(&[&one], &[], &CommandLine::default());
-    assert_eq!((config.limits.sessions, config.upstream.mailbox.as_str()), (1, "one"));
-    assert_eq!((config.limits.sessions_per_address, config.gateway.seen), (64, Seen::Quit));
-    assert_eq!(config.upstream.security, Security::Implicit);
-    assert_eq!(config.upstream.endpoint.to_string(), "one.example:993");
+    let upstream = config.upstream.unwrap();
+    assert_eq!((config.limits.sessions, upstream.server.mailbox.as_str()), (1, "one"));
+    assert_eq!((config.limits.sessions_per_address, upstream.maildrops.seen), (64, Seen::Quit));
+    assert_eq!(upstream.server.security, Security::Implicit);
+    assert_eq!(upstream.server.endpoint.to_string(), "one.example:993");
 
     let config = load(&[&one, &two], &[], &CommandLine::default());
-    assert_eq!((config.limits.sessions, config.upstream.mailbox.as_str()), (2, "one"));
-    assert_eq!((config.gateway.seen, config.gateway.lock), (Seen::Retr, Lock::Gateway));
+    let Upstream { server, maildrops, .. } = config.upstream.unwrap();
+    assert_eq!((config.limits.sessions, server.mailbox.as_str()), (2, "one"));
+    assert_eq!((maildrops.seen, maildrops.lock), (Seen::Retr, Lock::Gateway));
     assert_eq!(load(&[&two, &one], &[], &CommandLine::default()).limits.sessions, 1);
 
     let config = load(&[&one, &two], &environment, &CommandLine::default());
-    assert_eq!((config.limits.sessions, config.gateway.seen, config.gateway.lock), (3, Seen::Never, Lock::Gateway));
+    let maildrops = config.upstream.unwrap().maildrops;
+    assert_eq!((config.limits.sessions, maildrops.seen, maildrops.lock), (3, Seen::Never, Lock::Gateway));
 
     let config = load(&[&one, &two], &environment, &command_line);
-    assert_eq!((config.limits.sessions, config.gateway.seen, config.gateway.lock), (4, Seen::Never, Lock::Gateway));
-    assert_eq!(config.upstream.security, Security::StartTls);
-    assert_eq!(config.upstream.endpoint.to_string(), "two.example:1143");
-    assert_eq!(config.gateway.upstream, "two.example:1143");
+    let Upstream { server, maildrops, .. } = config.upstream.unwrap();
+    assert_eq!((config.limits.sessions, maildrops.seen, maildrops.lock), (4, Seen::Never, Lock::Gateway));
+    assert_eq!(server.security, Security::StartTls);
+    assert_eq!(server.endpoint.to_string(), "two.example:1143");
+    assert_eq!(maildrops.upstream, "two.example:1143");
     let listeners: Vec<_> = config.listeners.iter().map(|listener| listener.endpoint.to_string()).collect();
     assert_eq!(listeners, ["[::1]:2110", "127.0.0.1:2110"]);
 }
@@ -124,7 +128,7 @@ fn paths_count_from_the_file_that_they_stand_in() {
 #[test]
 fn what_is_dangerous_or_surprising_is_listed() {
     let config = load(&[], &[], &upstream("imap://localhost"));
-    assert_eq!((config.dangerous, config.warnings), (vec![], vec![]));
+    assert!(config.dangerous.is_empty() && config.warnings.is_empty());
 
     let mut command_line = upstream("imap://192.0.2.1");
     command_line.set =
@@ -153,7 +157,7 @@ fn the_manual_says_what_is_built_in() {
 fn what_the_manual_comments_out_can_be_used() {
     let directory = certificates();
     let manual = fs::read_to_string(root().join("config/popgate.toml")).unwrap();
-    let is_setting = |line: &str| line.starts_with(|first: char| first.is_ascii_lowercase());
+    let is_setting = |line: &str| line.starts_with(|first: char| first.is_ascii_lowercase() || first == '[');
     let mut settings = 0;
     let whole = manual.lines().map(|line| match line.strip_prefix('#').filter(|line| is_setting(line)) {
         Some(setting) => {
@@ -163,11 +167,13 @@ fn what_the_manual_comments_out_can_be_used() {
         None => line,
     });
     let whole = whole.collect::<Vec<_>>().join("\n");
-    assert_eq!(settings, 5);
+    assert_eq!(settings, 12);
     let file = directory.path().join("popgate.toml");
     fs::write(&file, whole).unwrap();
     let config = load(&[&file], &[], &CommandLine::default());
-    assert!(config.tls.is_some() && config.upstream_ca.is_some() && config.upstream.on_delete.is_some());
+    let upstream = config.upstream.unwrap();
+    assert!(config.tls.is_some() && upstream.ca.is_some() && upstream.server.on_delete.is_some());
+    assert_eq!((config.append_domain.as_deref(), config.routes.len()), (Some("example.com"), 1));
 }
 
 #[test]

@@ -347,12 +347,12 @@ fn opened(sizes: &[u64]) -> Transaction {
     let messages = Model::new(sizes).rows.into_iter();
     let messages = messages.map(|row| Message { uid: Uid::new(row.uid).unwrap(), octets: row.octets });
     let snapshot = Snapshot::new(UidValidity::new(100), Deletion::Allowed, messages);
-    let (session, _) = Authorization::new(Arc::new(settings), channel);
+    let (session, _) = Authorization::new(channel);
     let Before::Reply(session, _) = session.line(line("USER tim")) else { panic!("USER") };
     let Before::Open(opening, credentials) = session.line(line("PASS sec ret")) else { panic!("PASS") };
     let Credentials { user, proof: Proof::Password(password) } = credentials else { panic!("not a password") };
     assert_eq!((&*user, &password.expose()[..]), ("tim", &b"sec ret"[..]));
-    opening.opened(Arc::new(snapshot)).0
+    opening.opened(Arc::new(settings), Arc::new(snapshot)).0
 }
 
 fn line(text: &str) -> Input {

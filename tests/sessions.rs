@@ -47,7 +47,7 @@ async fn two_sessions_of_one_mailbox() {
 async fn one_session_at_a_time() {
     let server = Server::fixture(Manner::default());
     let dial = Arc::new(Lines { server, capacity: 1024 });
-    let gate = Gate::with(dial, &|_, settings| settings.lock = Lock::Gateway);
+    let gate = Gate::with(dial, &|_, maildrops| maildrops.lock = Lock::Gateway);
     let (mut first, mut second) = (gate.connect(), gate.connect());
     ok(first.log_in().await);
     assert_eq!(err(second.log_in().await), "-ERR [IN-USE] maildrop is locked by another session");

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fs, net::SocketAddr, path::Path, sync::Arc};
 
 use popgate::{
-    gateway::{Gateway, Lock, Peer, Seen, serve},
+    gateway::{Gateway, Lock, Peer, Route, Routes, Seen, serve},
     net::{Accept, Dial, tls::Acceptor},
     upstream::imap::{Deleted, Imap, OnDelete, Security},
 };
@@ -77,21 +77,21 @@ fn house(options: &Options, dial: Arc<dyn Dial>) -> Serve {
         Some("own") => Deleted::Own,
         _ => Deleted::Show,
     };
-    let mut settings = gate::settings();
-    settings.unique_ids = options.value("uidl").unwrap_or("dovecot").parse().unwrap();
-    settings.seen = match options.value("seen") {
+    let mut maildrops = gate::maildrops();
+    maildrops.unique_ids = options.value("uidl").unwrap_or("dovecot").parse().unwrap();
+    maildrops.seen = match options.value("seen") {
         Some("retr") => Seen::Retr,
         Some("never") => Seen::Never,
         _ => Seen::Quit,
     };
     if options.value("lock") == Some("gateway") {
-        settings.lock = Lock::Gateway;
+        maildrops.lock = Lock::Gateway;
     }
     let identity = tls::identity();
-    let imap = Imap::new(upstream, dial, Some(identity.connector.clone()));
+    let route = Route::new(Imap::new(upstream, dial, Some(identity.connector.clone())), maildrops);
     let acceptor = (options.value("tls") == Some("stls"))
         .then(|| Arc::new(Acceptor::load(&identity.certificate, &identity.key).unwrap()) as Arc<dyn Accept>);
-    let gateway = Arc::new(Gateway::new(imap, settings, acceptor));
+    let gateway = Arc::new(Gateway::new(Routes::new(Some(route), None), gate::settings(), acceptor));
     let address = SocketAddr::new(options.value("peer").unwrap_or("192.0.2.7").parse().unwrap(), 50_000);
     let encrypted = !matches!(options.value("tls"), Some("stls" | "no"));
     Box::new(move |wire| {

@@ -12,8 +12,8 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use popgate::{
-    config::{CommandLine, Config},
-    gateway::{self, Gateway, Peer},
+    config::{CommandLine, Config, Upstream},
+    gateway::{self, Gateway, Peer, Route, Routes, Settings},
     net::{Dial, Endpoint, Pending, Wire, tcp},
     upstream::imap::Imap,
 };
@@ -29,7 +29,8 @@ use super::{
 /// popgate in front of a mailbox.
 pub(crate) struct Gate {
     port: TcpListener,
-    config: Config,
+    settings: Settings,
+    upstream: Upstream,
     mailbox: Server,
     screen: Screen,
     sessions: AtomicUsize,
@@ -50,8 +51,9 @@ impl Gate {
             ErrorKind::AddrInUse => anyhow!("{listen} is in use; choose another port, as in --listen 127.0.0.1:2110"),
             _ => anyhow!("cannot listen on {listen}: {error}"),
         })?;
+        let upstream = config.upstream.context("there is no upstream")?;
         let (sessions, stop) = (AtomicUsize::new(0), CancellationToken::new());
-        Ok(Self { port, config, mailbox, screen, sessions, stop })
+        Ok(Self { port, settings: config.gateway, upstream, mailbox, screen, sessions, stop })
     }
 
     /// Where clients find it.
@@ -93,8 +95,9 @@ impl Gate {
         let wire = tap(Box::new(stream), Leg::Pop3);
         // A daemon has one gateway for all. Here each session has its own, so that it is known whose the IMAP line is.
         let pipes = Pipes { mailbox: self.mailbox.clone(), number, screen: self.screen.clone() };
-        let upstream = Imap::new(self.config.upstream.clone(), Arc::new(pipes), None);
-        let gateway = Arc::new(Gateway::new(upstream, self.config.gateway.clone(), None));
+        let Upstream { server, maildrops, .. } = self.upstream.clone();
+        let route = Route::new(Imap::new(server, Arc::new(pipes), None), maildrops);
+        let gateway = Arc::new(Gateway::new(Routes::new(Some(route), None), self.settings.clone(), None));
         let peer = Peer { address: peer, client: peer, encrypted: false, permit: None };
         Ok(gateway::serve(gateway, Box::new(wire), peer, self.stop.clone()))
     }

@@ -20,15 +20,25 @@ pub(super) fn allowed(key: &str) -> String {
     if let Some((.., allowed)) = KEYS.iter().find(|(name, ..)| *name == key) {
         return (*allowed).to_owned();
     }
-    if key == "listen" {
-        return "one or more tables [[listen]] with the keys url and proxy_protocol_from".to_owned();
+    let same = key.strip_prefix("route.").unwrap_or(key);
+    match key {
+        "listen" => "one or more tables [[listen]] with the keys url and proxy_protocol_from".to_owned(),
+        "route" => {
+            "tables [[route]] with the key domains and the tables [route.upstream] and [route.maildrop]".to_owned()
+        }
+        _ if key != same && same.contains('.') => allowed(same),
+        _ => {
+            let keys: Vec<_> = section(same).map(|(_, name)| name).collect();
+            format!("a table [{key}] with the keys {}", keys.join(", "))
+        }
     }
-    let keys: Vec<_> = section(key).map(|(_, name)| name).collect();
-    format!("a table [{key}] with the keys {}", keys.join(", "))
 }
 
 /// The key, or section, that was most likely meant.
-pub(super) fn nearest(key: &str) -> &'static str {
+pub(super) fn nearest(key: &str) -> String {
+    // A route has keys of its own, and in its tables those of the sections that are called so.
+    let (within, key) = key.strip_prefix("route.").map_or(("", key), |key| ("route.", key));
+    let known = |name: &&str| within.is_empty() || IN_ROUTES.iter().any(|section| name.starts_with(section));
     let distance = |name: &str| {
         // `tls.cert` is short for something.
         if name.starts_with(key) {
@@ -40,7 +50,8 @@ pub(super) fn nearest(key: &str) -> &'static str {
     };
     let sections = KEYS.iter().filter_map(|(name, ..)| name.split_once('.')).map(|(section, _)| section);
     let names = sections.filter(|_| !key.contains('.')).chain(KEYS.iter().map(|(name, ..)| *name));
-    names.min_by_key(|name| distance(name)).unwrap_or_default()
+    let nearest = names.filter(known).min_by_key(|name| distance(name)).unwrap_or_default();
+    format!("{within}{}", nearest.strip_prefix(within).unwrap_or(nearest))
 }
 
 /// The keys of a section, as (section, name).
@@ -64,6 +75,9 @@ fn edits(one: &str, other: &str) -> usize {
     row[other.len()]
 }
 
+/// What a route can have besides the list of its domains.
+const IN_ROUTES: [&str; 3] = ["route.", "upstream", "maildrop"];
+
 const SWITCH: &str = "true or false";
 
 /// Items of lists are left out of the names: `listen.url` is the url of any listener.
@@ -74,6 +88,7 @@ pub(super) const KEYS: &[(&str, Kind, &str)] = &[
     ("tls.key", Kind::Text, "a PEM file with the private key of tls.certificate"),
     ("login.plaintext_from", Kind::List, "a list of networks, such as [\"127.0.0.0/8\", \"::1/128\"]"),
     ("login.failure_delay", Kind::Text, "a time from 0s to 30s, such as \"2s\""),
+    ("login.append_domain", Kind::Text, "a domain, such as \"example.com\""),
     ("login.dangerous_plaintext_from_anywhere", Kind::Switch, SWITCH),
     (
         "upstream.url",
@@ -83,6 +98,7 @@ pub(super) const KEYS: &[(&str, Kind, &str)] = &[
     ),
     ("upstream.ca", Kind::Text, "a PEM file with certificates to trust besides the system's"),
     ("upstream.mailbox", Kind::Text, "the name of a mailbox, such as \"INBOX\""),
+    ("upstream.strip_domain", Kind::Switch, SWITCH),
     ("upstream.dangerous_plaintext", Kind::Switch, SWITCH),
     (
         "maildrop.uidl",
@@ -97,6 +113,7 @@ pub(super) const KEYS: &[(&str, Kind, &str)] = &[
     ("maildrop.seen", Kind::Text, "\"quit\", \"retr\" or \"never\""),
     ("maildrop.deleted", Kind::Text, "\"show\", \"hide\" or \"own\""),
     ("maildrop.lock", Kind::Text, "\"none\" or \"gateway\""),
+    ("route.domains", Kind::List, "a list of domains without wildcards, such as [\"example.com\", \"example.net\"]"),
     ("limits.sessions", Kind::Number, "a number from 1 to 1000000"),
     ("limits.sessions_per_address", Kind::Number, "a number from 1 to 1000000"),
     ("log.format", Kind::Text, "\"text\" or \"json\""),
@@ -122,6 +139,13 @@ mod tests {
             ("maildrop.failure_delay", "login.failure_delay"),
             ("log.levle", "log.level"),
             ("tls.cert", "tls.certificate"),
+            ("routes", "route"),
+            ("domains", "route.domains"),
+            ("route.domain", "route.domains"),
+            ("route.url", "route.upstream.url"),
+            ("route.upstraem", "route.upstream"),
+            ("route.upstream.ulr", "route.upstream.url"),
+            ("route.upstream.on_delete", "route.maildrop.on_delete"),
         ];
         for (typed, meant) in cases {
             assert_eq!(nearest(typed), meant, "{typed}");
@@ -133,7 +157,11 @@ mod tests {
         let manual = include_str!("../../config/popgate.toml");
         for (key, ..) in KEYS {
             let (section, name) = key.split_once('.').unwrap();
-            let header = if section == "listen" { "\n[[listen]]\n".to_owned() } else { format!("\n[{section}]\n") };
+            let header = match section {
+                "listen" => "\n[[listen]]\n".to_owned(),
+                "route" => "\n#[[route]]\n".to_owned(),
+                _ => format!("\n[{section}]\n"),
+            };
             let (_, rest) = manual.split_once(&header).unwrap();
             let section = rest.split("\n[").next().unwrap();
             let stands = |start: String| section.contains(&start) || rest.starts_with(&start[1..]);

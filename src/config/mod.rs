@@ -6,7 +6,12 @@ use std::{ffi::OsString, path::PathBuf};
 
 use ipnet::IpNet;
 
-use crate::{gateway, net::Endpoint, telemetry, upstream::imap};
+use crate::{
+    gateway::{self, Domain, Maildrops},
+    net::Endpoint,
+    telemetry,
+    upstream::imap,
+};
 
 pub use self::problem::{Error, Problem};
 
@@ -24,18 +29,20 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// The certificate for pop3s and STLS. There is one if a listener needs it.
     pub tls: Option<Tls>,
-    /// The IMAP server.
-    pub upstream: imap::Settings,
-    /// A PEM file of certificates that are trusted besides the system's when the IMAP server shows its own.
-    pub upstream_ca: Option<PathBuf>,
-    /// What sessions do.
+    /// The IMAP server of users whose domain is in no route. There may be none if there are routes.
+    pub upstream: Option<Upstream>,
+    /// The IMAP servers of users of some domains; no domain is in two of them.
+    pub routes: Vec<Route>,
+    /// What is added, with an `@`, to user names without a domain.
+    pub append_domain: Option<String>,
+    /// What holds for all sessions.
     pub gateway: gateway::Settings,
     /// How many may come.
     pub limits: Limits,
     /// What is logged, and how.
     pub log: telemetry::Settings,
     /// The names of the `dangerous_…` options that are switched on, to be logged at each start.
-    pub dangerous: Vec<&'static str>,
+    pub dangerous: Vec<String>,
     /// What works otherwise than somebody might expect, in sentences to be logged at each start.
     pub warnings: Vec<String>,
 }
@@ -58,6 +65,26 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// The private key.
     pub key: PathBuf,
+}
+
+/// An IMAP server, and what holds for the maildrops on it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Upstream {
+    /// Where it is, and what is done there.
+    pub server: imap::Settings,
+    /// A PEM file of certificates that are trusted besides the system's when the server shows its own.
+    pub ca: Option<PathBuf>,
+    /// What sessions on it do.
+    pub maildrops: Maildrops,
+}
+
+/// An IMAP server for users of some domains.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Route {
+    /// What stands behind the last `@` of their names; never empty.
+    pub domains: Vec<Domain>,
+    /// The server.
+    pub upstream: Upstream,
 }
 
 /// How many may come.

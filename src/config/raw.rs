@@ -10,6 +10,7 @@ pub(super) struct Raw {
     pub(super) login: Login,
     pub(super) upstream: Upstream,
     pub(super) maildrop: Maildrop,
+    pub(super) route: Vec<Route>,
     pub(super) limits: Limits,
     pub(super) log: Log,
 }
@@ -34,6 +35,7 @@ pub(super) struct Tls {
 pub(super) struct Login {
     pub(super) plaintext_from: Vec<String>,
     pub(super) failure_delay: String,
+    pub(super) append_domain: Option<String>,
     pub(super) dangerous_plaintext_from_anywhere: bool,
 }
 
@@ -43,17 +45,29 @@ pub(super) struct Upstream {
     pub(super) url: Option<String>,
     pub(super) ca: Option<String>,
     pub(super) mailbox: String,
+    pub(super) strip_domain: bool,
     pub(super) dangerous_plaintext: bool,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+/// What is not set here is set above: for a route in `[maildrop]`, for that in the defaults.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Maildrop {
-    pub(super) uidl: String,
+    pub(super) uidl: Option<String>,
     pub(super) on_delete: Option<String>,
-    pub(super) seen: String,
-    pub(super) deleted: String,
-    pub(super) lock: String,
+    pub(super) seen: Option<String>,
+    pub(super) deleted: Option<String>,
+    pub(super) lock: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Route {
+    pub(super) domains: Vec<String>,
+    #[serde(default)]
+    pub(super) upstream: Upstream,
+    #[serde(default)]
+    pub(super) maildrop: Maildrop,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
@@ -78,6 +92,7 @@ impl Default for Raw {
             login: Login::default(),
             upstream: Upstream::default(),
             maildrop: Maildrop::default(),
+            route: Vec::new(),
             limits: Limits::default(),
             log: Log::default(),
         }
@@ -89,6 +104,7 @@ impl Default for Login {
         Self {
             plaintext_from: vec!["127.0.0.0/8".to_owned(), "::1/128".to_owned()],
             failure_delay: "2s".to_owned(),
+            append_domain: None,
             dangerous_plaintext_from_anywhere: false,
         }
     }
@@ -96,19 +112,7 @@ impl Default for Login {
 
 impl Default for Upstream {
     fn default() -> Self {
-        Self { url: None, ca: None, mailbox: "INBOX".to_owned(), dangerous_plaintext: false }
-    }
-}
-
-impl Default for Maildrop {
-    fn default() -> Self {
-        Self {
-            uidl: "dovecot".to_owned(),
-            on_delete: None,
-            seen: "quit".to_owned(),
-            deleted: "show".to_owned(),
-            lock: "none".to_owned(),
-        }
+        Self { url: None, ca: None, mailbox: "INBOX".to_owned(), strip_domain: false, dangerous_plaintext: false }
     }
 }
 

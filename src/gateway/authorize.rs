@@ -10,7 +10,7 @@ use std::{
 use tracing::debug;
 
 use super::{
-    Gateway, Lock,
+    Gateway, Lock, Route, Seen,
     lock::Held,
     refuse,
     serve::Session,
@@ -27,6 +27,7 @@ use crate::{
 
 /// A session that has a mailbox.
 pub(super) struct Open<M> {
+    pub(super) seen: Seen,
     pub(super) mailbox: M,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) held: Option<Held>,
@@ -37,7 +38,7 @@ impl<U: Upstream> Session<'_, U> {
     /// The AUTHORIZATION state.
     pub(super) async fn authorize(&mut self) -> Result<Open<U::Mailbox>, End> {
         let channel = self.channel(self.peer.encrypted);
-        let (mut session, greeting) = Authorization::new(Arc::clone(&self.gateway.session), channel);
+        let (mut session, greeting) = Authorization::new(channel);
         self.client.say(&greeting).await?;
         loop {
             let input = self.client.listen(session.expects(), IDLE_BEFORE_LOGIN, &self.shutdown).await?;
@@ -107,19 +108,17 @@ impl<U: Upstream> Session<'_, U> {
     ) -> Result<Result<Open<U::Mailbox>, Before>, End> {
         // What is owed goes out before a wait.
         self.client.flush().await?;
-        let who = Arc::new(credentials);
-        let user = loggable(&who.user);
-        let granted = grant(self.gateway, &who).await;
-        drop(who);
-        let refusal = match granted {
-            Ok((mailbox, snapshot, held)) => {
-                let (transaction, reply) = opening.opened(Arc::clone(&snapshot));
+        let user = loggable(&credentials.user);
+        let refusal = match grant(self.gateway, credentials).await {
+            Ok(Granted { route, mailbox, snapshot, held }) => {
+                let (transaction, reply) = opening.opened(Arc::clone(&route.session), Arc::clone(&snapshot));
                 self.summary.user = Some(user);
+                self.summary.upstream = Some(route.maildrops.upstream.clone());
                 if let Some(permit) = &mut self.peer.permit {
                     permit.logged_in();
                 }
                 self.client.say(&reply).await?;
-                return Ok(Ok(Open { mailbox, snapshot, held, transaction }));
+                return Ok(Ok(Open { seen: route.maildrops.seen, mailbox, snapshot, held, transaction }));
             }
             Err(fault) => {
                 refuse::log_login(&fault, &user, self.peer.client.ip());
@@ -135,16 +134,27 @@ impl<U: Upstream> Session<'_, U> {
     }
 }
 
-/// Opens the mailbox, and holds it where users may have one session only. That somebody else does is told to those only who
-/// have shown that the maildrop is theirs.
-async fn grant<U: Upstream>(
-    gateway: &Gateway<U>,
-    who: &Arc<Credentials>,
-) -> Result<(U::Mailbox, Arc<Snapshot>, Option<Held>), Fault> {
-    let (mailbox, snapshot) = gateway.upstream.open(who).await?;
-    let held = match gateway.settings.lock {
+/// A mailbox that the user may use.
+struct Granted<'a, U: Upstream> {
+    route: &'a Route<U>,
+    mailbox: U::Mailbox,
+    snapshot: Arc<Snapshot>,
+    held: Option<Held>,
+}
+
+/// Chooses the upstream, opens the mailbox, and holds it where users may have one session only. That somebody else does is
+/// told to those only who have shown that the maildrop is theirs.
+async fn grant<U: Upstream>(gateway: &Gateway<U>, mut who: Credentials) -> Result<Granted<'_, U>, Fault> {
+    let Some((route, name)) = gateway.routes.choose(&who.user) else {
+        // Which domains are served here is nobody's business.
+        return Err(Fault::new(Verdict::Denied, "no upstream serves the domain of this user"));
+    };
+    who.user = name;
+    let who = Arc::new(who);
+    let (mailbox, snapshot) = route.upstream.open(&who).await?;
+    let held = match route.maildrops.lock {
         Lock::None => None,
-        Lock::Gateway => match gateway.locks.hold(&who.user) {
+        Lock::Gateway => match gateway.locks.hold(&route.maildrops.upstream, &who.user) {
             Some(held) => Some(held),
             None => {
                 mailbox.leave().await;
@@ -152,7 +162,7 @@ async fn grant<U: Upstream>(
             }
         },
     };
-    Ok((mailbox, snapshot, held))
+    Ok(Granted { route, mailbox, snapshot, held })
 }
 
 /// How long a client may think before log-in. RFC 1939 §3 asks for ten minutes, but only a client that is logged in has

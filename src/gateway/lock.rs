@@ -6,24 +6,25 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Who has a session.
+/// Who has a session: users by upstream.
 #[derive(Clone, Default)]
-pub(super) struct Locks(Arc<Mutex<HashSet<String>>>);
+pub(super) struct Locks(Arc<Mutex<HashSet<(String, String)>>>);
 
 /// A user's only session. Dropping it lets the next one in.
 pub(super) struct Held {
     locks: Locks,
-    user: String,
+    user: (String, String),
 }
 
 impl Locks {
     /// Takes the lock, unless somebody has it.
-    pub(super) fn hold(&self, user: &str) -> Option<Held> {
-        let new = self.with(|users| users.insert(user.to_owned()));
-        new.then(|| Held { locks: self.clone(), user: user.to_owned() })
+    pub(super) fn hold(&self, upstream: &str, user: &str) -> Option<Held> {
+        let user = (upstream.to_owned(), user.to_owned());
+        let new = self.with(|users| users.insert(user.clone()));
+        new.then(|| Held { locks: self.clone(), user })
     }
 
-    fn with<T>(&self, change: impl FnOnce(&mut HashSet<String>) -> T) -> T {
+    fn with<T>(&self, change: impl FnOnce(&mut HashSet<(String, String)>) -> T) -> T {
         // A set is never half changed, so that a panic elsewhere is no reason to lock everybody out.
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -42,9 +43,10 @@ mod tests {
     #[test]
     fn one_at_a_time() {
         let locks = Locks::default();
-        let held = locks.hold("tim");
-        assert!(held.is_some() && locks.hold("tim").is_none() && locks.hold("tom").is_some());
+        let held = locks.hold("here", "tim");
+        assert!(held.is_some() && locks.hold("here", "tim").is_none());
+        assert!(locks.hold("here", "tom").is_some() && locks.hold("there", "tim").is_some());
         drop(held);
-        assert!(locks.hold("tim").is_some());
+        assert!(locks.hold("here", "tim").is_some());
     }
 }

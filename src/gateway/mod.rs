@@ -12,7 +12,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     net::{Accept, limits::Permit},
-    pop3::{session, unique_id::Template},
     upstream::Upstream,
 };
 
@@ -20,27 +19,21 @@ mod authorize;
 mod client;
 mod lock;
 mod refuse;
+mod route;
 mod send;
 mod serve;
 mod summary;
 
+pub use route::{Domain, Maildrops, Route, Routes};
 pub use serve::serve;
 
-/// What a session is to do.
+/// What holds for all sessions.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
-    /// How unique ids are written.
-    pub unique_ids: Template,
-    /// When retrieved messages are flagged `\Seen`.
-    pub seen: Seen,
-    /// Whether a user may have several sessions.
-    pub lock: Lock,
     /// How long the answer to wrong credentials takes at least.
     pub failure_delay: Duration,
     /// From where credentials are taken without TLS.
     pub plaintext_from: Vec<IpNet>,
-    /// What the log calls the upstream.
-    pub upstream: String,
 }
 
 /// When retrieved messages are flagged `\Seen`. TOP never counts.
@@ -91,9 +84,8 @@ impl Peer {
 
 /// All that sessions share.
 pub struct Gateway<U> {
-    upstream: U,
+    routes: Routes<U>,
     settings: Settings,
-    session: Arc<session::Settings>,
     acceptor: Option<Arc<dyn Accept>>,
     locks: lock::Locks,
     /// How many sessions there have been.
@@ -102,13 +94,11 @@ pub struct Gateway<U> {
 }
 
 impl<U: Upstream> Gateway<U> {
-    /// A gateway to this upstream. STLS is offered if there is an `acceptor`.
-    pub fn new(upstream: U, settings: Settings, acceptor: Option<Arc<dyn Accept>>) -> Self {
-        let session = session::Settings { unique_ids: settings.unique_ids.clone(), seen: settings.seen == Seen::Quit };
+    /// A gateway to these upstreams. STLS is offered if there is an `acceptor`.
+    pub fn new(routes: Routes<U>, settings: Settings, acceptor: Option<Arc<dyn Accept>>) -> Self {
         Self {
-            upstream,
+            routes,
             settings,
-            session: Arc::new(session),
             acceptor,
             locks: lock::Locks::default(),
             sessions: AtomicU64::new(0),

@@ -71,14 +71,14 @@ impl<U: Upstream> Session<'_, U> {
                 end
             }
         };
-        self.summary.report(end, self.peer.client.ip(), &self.gateway.settings.upstream);
+        self.summary.report(end, self.peer.client.ip());
     }
 
     /// TRANSACTION, and UPDATE if it comes to that.
     async fn converse(&mut self, open: Open<U::Mailbox>) -> End {
-        let Open { mut mailbox, snapshot, held, transaction } = open;
+        let Open { seen, mut mailbox, snapshot, held, transaction } = open;
         let mut update = None;
-        let Over { end, retrieved } = match self.transact(&mut mailbox, transaction).await {
+        let Over { end, retrieved } = match self.transact(&mut mailbox, seen, transaction).await {
             Ok((leaving, changes)) => {
                 // To the end of the reply: a client that never reads it does not know what is gone.
                 update = Some(self.gateway.updates.token());
@@ -116,6 +116,7 @@ impl<U: Upstream> Session<'_, U> {
     async fn transact(
         &mut self,
         mailbox: &mut U::Mailbox,
+        seen: Seen,
         mut transaction: Transaction,
     ) -> Result<(Leaving, Changes), Over> {
         loop {
@@ -133,7 +134,7 @@ impl<U: Upstream> Session<'_, U> {
                     }
                     During::Send(sending, wanted) => match send(&mut self.client, mailbox, &sending, wanted).await {
                         Ok(Delivery::Sent { whole, octets }) => {
-                            self.sent(mailbox, wanted, octets).await;
+                            self.sent(mailbox, seen, wanted, octets).await;
                             break sending.sent(whole);
                         }
                         Ok(Delivery::Gone) => during = sending.gone(),
@@ -202,14 +203,14 @@ impl<U: Upstream> Session<'_, U> {
     }
 
     /// A message has been sent, its dot included.
-    async fn sent(&mut self, mailbox: &mut U::Mailbox, wanted: Wanted, octets: u64) {
+    async fn sent(&mut self, mailbox: &mut U::Mailbox, seen: Seen, wanted: Wanted, octets: u64) {
         debug!(uid = wanted.uid.value(), octets, "message sent");
         if wanted.body_lines.is_some() {
             self.summary.top.add(octets);
             return;
         }
         self.summary.retr.add(octets);
-        if self.gateway.settings.seen == Seen::Retr {
+        if seen == Seen::Retr {
             mark_seen(mailbox, &[wanted.uid]).await;
         }
     }

@@ -42,6 +42,8 @@ impl fmt::Display for End {
 pub(super) struct Summary {
     began: Instant,
     pub(super) user: Option<String>,
+    /// The upstream that holds the maildrop, once it is open.
+    pub(super) upstream: Option<String>,
     pub(super) top: Tally,
     pub(super) retr: Tally,
     /// Messages that UPDATE was asked to delete, with their listed sizes.
@@ -69,6 +71,7 @@ impl Summary {
         Self {
             began: Instant::now(),
             user: None,
+            upstream: None,
             top: Tally::default(),
             retr: Tally::default(),
             dele: Tally::default(),
@@ -77,10 +80,10 @@ impl Summary {
     }
 
     /// Writes the line.
-    pub(super) fn report(&self, end: End, peer: IpAddr, upstream: &str) {
+    pub(super) fn report(&self, end: End, peer: IpAddr) {
         info!(
             user = self.user.as_deref(),
-            upstream,
+            upstream = self.upstream.as_deref(),
             top = self.top.count,
             top_octets = self.top.octets,
             retr = self.retr.count,

@@ -16,7 +16,6 @@ use crate::mail::{Credentials, Proof, Snapshot};
 
 /// A session before log-in.
 pub struct Authorization {
-    settings: Arc<Settings>,
     channel: Channel,
     awaits: Awaits,
     /// The name of an accepted USER, for the PASS that may follow.
@@ -50,9 +49,8 @@ pub enum Before {
 
 impl Authorization {
     /// A session begins. The reply is the greeting.
-    pub fn new(settings: Arc<Settings>, channel: Channel) -> (Self, Reply) {
+    pub fn new(channel: Channel) -> (Self, Reply) {
         let session = Self {
-            settings,
             channel,
             awaits: Awaits::Command,
             user: None,
@@ -203,9 +201,9 @@ impl Securing {
 pub struct Opening(Authorization);
 
 impl Opening {
-    /// The mailbox is open and listed.
-    pub fn opened(self, snapshot: Arc<Snapshot>) -> (Transaction, Reply) {
-        Transaction::new(self.0.settings, self.0.channel, snapshot)
+    /// The mailbox is open and listed. `settings` are what holds for this maildrop.
+    pub fn opened(self, settings: Arc<Settings>, snapshot: Arc<Snapshot>) -> (Transaction, Reply) {
+        Transaction::new(settings, self.0.channel, snapshot)
     }
 
     /// It is not. With [`Code::Auth`] this counts as a guess, and the third one closes.
@@ -237,8 +235,8 @@ mod tests {
 
     /// What a client sees, line for line; credentials are refused with the reply that stands for their password.
     fn dialogue(channel: Channel, lines: &[&str]) -> Vec<String> {
-        let settings = Settings { unique_ids: "dovecot".parse().unwrap(), seen: true };
-        let (mut session, greeting) = Authorization::new(Arc::new(settings), channel);
+        let settings = Arc::new(Settings { unique_ids: "dovecot".parse().unwrap(), seen: true });
+        let (mut session, greeting) = Authorization::new(channel);
         assert_eq!(greeting.octets(), b"+OK POP3 server ready\r\n"); // T001
         let mut seen = Vec::new();
         let mut say = |reply: &Reply| {
@@ -261,7 +259,8 @@ mod tests {
                     Before::Open(opening, Credentials { user, proof: Proof::Password(password) }) => {
                         after = match &password.expose()[..] {
                             b"good" => {
-                                let (_, reply) = opening.opened(Arc::new(Snapshot::new(None, Deletion::Allowed, [])));
+                                let (_, reply) =
+                                    opening.opened(settings, Arc::new(Snapshot::new(None, Deletion::Allowed, [])));
                                 say(&reply);
                                 return seen;
                             }
@@ -401,10 +400,7 @@ mod tests {
 
     #[test]
     fn what_is_no_line() {
-        let session = || {
-            let settings = Settings { unique_ids: "dovecot".parse().unwrap(), seen: true };
-            Authorization::new(Arc::new(settings), TLS).0
-        };
+        let session = || Authorization::new(TLS).0;
         assert!(matches!(session().line(Input::Foreign), Before::Close(None))); // T018
         assert!(matches!(session().line(Input::Endless), Before::Close(None))); // T015
         assert!(matches!(session().line(Input::TooLong), Before::Reply(..)));

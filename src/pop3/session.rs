@@ -9,7 +9,7 @@ pub use super::{
 };
 use super::{reply::Reply, unique_id::Template};
 
-/// What is the same for all sessions.
+/// What holds for a maildrop.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
     /// How unique ids are written.

@@ -86,6 +86,14 @@ impl FromStr for Template {
     }
 }
 
+impl Default for Template {
+    /// Dovecot's.
+    fn default() -> Self {
+        let number = |what| Part::Number { what, form: Form { width: 8, radix: Radix::Hexadecimal } };
+        Self { parts: vec![number(What::Uid), number(What::UidValidity)], warning: None }
+    }
+}
+
 impl fmt::Display for Template {
     /// The template in full, also where it was given by a preset's name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -240,6 +248,11 @@ const AMBIGUOUS: &str = "numbers of varying length stand side by side: when UIDV
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_default_is_dovecot() {
+        assert_eq!(Template::default(), "dovecot".parse().unwrap());
+    }
 
     fn id(template: &str, uid_validity: u32, uid: u32) -> String {
         let mut out = Vec::new();

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use popgate::{
-    gateway::{self, Gateway, Lock, Peer, Seen, serve},
+    gateway::{self, Gateway, Lock, Maildrops, Peer, Route, Routes, Seen, serve},
     net::{Dial, Endpoint, Pending, Wire},
     upstream::imap::{self, Deleted, Imap, Security},
 };
@@ -24,8 +24,8 @@ pub(crate) struct Gate {
     pub(crate) shutdown: CancellationToken,
 }
 
-/// What a test changes of the settings.
-pub(crate) type Change<'a> = &'a dyn Fn(&mut imap::Settings, &mut gateway::Settings);
+/// What a test changes of the upstream and of what holds for the maildrops there.
+pub(crate) type Change<'a> = &'a dyn Fn(&mut imap::Settings, &mut Maildrops);
 
 /// The upstream of all tests: a server on this machine, in the clear.
 pub(crate) fn upstream() -> imap::Settings {
@@ -39,15 +39,19 @@ pub(crate) fn upstream() -> imap::Settings {
 }
 
 /// The defaults of the manual.
-pub(crate) fn settings() -> gateway::Settings {
-    gateway::Settings {
+pub(crate) fn maildrops() -> Maildrops {
+    Maildrops {
+        upstream: "localhost:143".into(),
+        strip_domain: false,
         unique_ids: "dovecot".parse().unwrap(),
         seen: Seen::Quit,
         lock: Lock::None,
-        failure_delay: Duration::from_secs(2),
-        plaintext_from: vec!["127.0.0.0/8".parse().unwrap()],
-        upstream: "imap://localhost".into(),
     }
+}
+
+/// The defaults of the manual.
+pub(crate) fn settings() -> gateway::Settings {
+    gateway::Settings { failure_delay: Duration::from_secs(2), plaintext_from: vec!["127.0.0.0/8".parse().unwrap()] }
 }
 
 impl Gate {
@@ -58,10 +62,12 @@ impl Gate {
 
     /// One with other settings, on whatever way to the upstream.
     pub(crate) fn with(dial: Arc<dyn Dial>, change: Change<'_>) -> Self {
-        let (mut upstream, mut settings) = (upstream(), settings());
-        change(&mut upstream, &mut settings);
-        let imap = Imap::new(upstream, dial, Some(tls::identity().connector.clone()));
-        let gateway = Arc::new(Gateway::new(imap, settings, None));
+        Self::to(Routes::new(Some(route(dial, change)), None))
+    }
+
+    /// One with several upstreams.
+    pub(crate) fn to(routes: Routes<Imap>) -> Self {
+        let gateway = Arc::new(Gateway::new(routes, settings(), None));
         Self { gateway, capacity: 1024, shutdown: CancellationToken::new() }
     }
 
@@ -73,6 +79,13 @@ impl Gate {
         let session = serve(Arc::clone(&self.gateway), Box::new(ours), peer, self.shutdown.clone());
         Client { line: BufReader::new(theirs), session: tokio::spawn(session) }
     }
+}
+
+/// A way to an upstream, the defaults but for what is changed.
+pub(crate) fn route(dial: Arc<dyn Dial>, change: Change<'_>) -> Route<Imap> {
+    let (mut upstream, mut maildrops) = (upstream(), maildrops());
+    change(&mut upstream, &mut maildrops);
+    Route::new(Imap::new(upstream, dial, Some(tls::identity().connector.clone())), maildrops)
 }
 
 /// Lines to a scripted server.

@@ -51,7 +51,7 @@ async fn retrieved_messages_are_seen_when_the_policy_says() {
     let fetched = [7, 5, 9].map(|value| Deed::Fetch(uid(value)));
     for seen in [Seen::Quit, Seen::Retr, Seen::Never] {
         for quit in [true, false] {
-            let rig = Rig::with(Memory::new(1000), |settings| settings.seen = seen);
+            let rig = Rig::with(Memory::new(1000), |maildrops| maildrops.seen = seen);
             let mut client = rig.log_in(4096).await;
             client.says(commands).await;
             if quit {
@@ -114,7 +114,7 @@ async fn a_client_that_hangs_up_behind_quit_has_said_it() {
 async fn a_client_that_hangs_up_before_it_has_its_messages_keeps_them() {
     // F-13: all of it was sent at once, by a client that is gone.
     for commands in ["RETR 1\r\nDELE 1\r\nRETR 3\r\nDELE 3\r\nQUIT\r\n", "DELE 1\r\nQUIT\r\n"] {
-        let rig = Rig::with(Memory::new(1000), |settings| settings.seen = Seen::Retr);
+        let rig = Rig::with(Memory::new(1000), |maildrops| maildrops.seen = Seen::Retr);
         let mut client = rig.log_in(100).await;
         client.says(commands).await;
         client.vanishes().await;

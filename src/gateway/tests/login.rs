@@ -120,7 +120,7 @@ async fn a_refused_token_is_explained_before_it_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn where_users_have_one_session_the_next_one_waits_for_its_end() {
     // T056
-    let rig = Rig::with(Memory::new(1000), |settings| settings.lock = Lock::Gateway);
+    let rig = Rig::with(Memory::new(1000), |maildrops| maildrops.lock = Lock::Gateway);
     let mut first = rig.log_in(4096).await;
     let mut second = rig.connect(4096);
     second.says(LOG_IN).await;

@@ -51,19 +51,25 @@ impl Rig {
         Self::with(Memory::new(1000), |_| {})
     }
 
-    fn with(memory: Memory, change: impl FnOnce(&mut Settings)) -> Self {
+    fn with(memory: Memory, change: impl FnOnce(&mut Maildrops)) -> Self {
         let messages = [(uid(5), letter(120)), (uid(7), letter(200)), (uid(9), letter(300))];
         let memory = memory.with("tim", b"sec ret", Maildrop::new(100, messages));
-        let mut settings = Settings {
+        let mut maildrops = Maildrops {
+            upstream: "memory".to_owned(),
+            strip_domain: false,
             unique_ids: "dovecot".parse().unwrap(),
             seen: Seen::Quit,
             lock: Lock::None,
-            failure_delay: Duration::from_secs(2),
-            plaintext_from: vec!["127.0.0.0/8".parse().unwrap()],
-            upstream: "memory".to_owned(),
         };
-        change(&mut settings);
-        let gateway = Gateway::new(memory.clone(), settings, Some(Arc::new(NoSecret)));
+        change(&mut maildrops);
+        let routes = Routes::new(Some(Route::new(memory.clone(), maildrops)), None);
+        Self::to(routes, memory)
+    }
+
+    fn to(routes: Routes<Memory>, memory: Memory) -> Self {
+        let settings =
+            Settings { failure_delay: Duration::from_secs(2), plaintext_from: vec!["127.0.0.0/8".parse().unwrap()] };
+        let gateway = Gateway::new(routes, settings, Some(Arc::new(NoSecret)));
         Self { memory, gateway: Arc::new(gateway), shutdown: CancellationToken::new() }
     }
 

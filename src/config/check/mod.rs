@@ -1,68 +1,62 @@
 //! From texts to what the rooms want to be told: each value for itself, then those that only make sense together.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{mem, net::IpAddr, time::Duration};
 
 use humantime_serde::re::humantime;
 use ipnet::IpNet;
 
 use super::{
-    Config, Error, Limits, Listener, Problem, Tls, keys,
+    Config, Error, Limits, Listener, Problem, Route, Tls, keys,
     layers::{Layers, without_numbers},
     problem::quoted,
     raw::Raw,
     url::Url,
 };
 use crate::{
-    gateway::{self, Lock, Seen},
-    net::{
-        Endpoint,
-        tls::{self, Acceptor, Connector},
-    },
+    gateway::{self, Domain},
+    net::tls::{self, Acceptor},
     telemetry::{self, Format},
-    upstream::imap::{self, Deleted, OnDelete, Security},
 };
+
+mod upstream;
 
 /// Checks everything, and reports all problems at once.
 pub(super) fn check(raw: &Raw, layers: &Layers) -> Result<Config, Error> {
-    let mut check = Check { layers, problems: Vec::new() };
+    let mut check = Check { layers, problems: Vec::new(), dangerous: Vec::new(), warnings: Vec::new() };
     match check.config(raw) {
         Some(config) if check.problems.is_empty() => Ok(config),
         _ => Err(Error(check.problems)),
     }
 }
 
-/// What is wrong so far. Its functions note problems and return `None` then, so that the rest is still looked at.
+/// What is to be said so far. Its functions note problems and give nothing then, so that the rest is still looked at.
 struct Check<'a> {
     layers: &'a Layers,
     problems: Vec<Problem>,
+    dangerous: Vec<String>,
+    warnings: Vec<String>,
 }
 
 impl Check<'_> {
     fn config(&mut self, raw: &Raw) -> Option<Config> {
         let listeners = self.listeners(raw);
         let tls = self.tls(raw);
-        let upstream = self.upstream(raw);
-        let upstream_ca = self.upstream_ca(raw);
-        let gateway = self.gateway(raw);
+        let gateway = self.login(raw);
+        let (upstream, routes) = self.upstreams(raw);
+        let append_domain = self.append_domain(raw, &routes);
         let limits = self.limits(raw);
         let log = self.log(raw);
-        let (upstream, mut gateway) = (upstream?, gateway?);
-        gateway.upstream = upstream.endpoint.to_string();
-        let dangerous = [
-            ("login.dangerous_plaintext_from_anywhere", raw.login.dangerous_plaintext_from_anywhere),
-            ("upstream.dangerous_plaintext", raw.upstream.dangerous_plaintext),
-        ];
-        let warning = gateway.unique_ids.warning();
         Some(Config {
             listeners,
             tls,
             upstream,
-            upstream_ca,
-            gateway,
+            routes,
+            append_domain,
+            gateway: gateway?,
             limits: limits?,
             log: log?,
-            dangerous: dangerous.into_iter().filter(|(_, on)| *on).map(|(name, _)| name).collect(),
-            warnings: warning.map(|warning| format!("maildrop.uidl: {warning}")).into_iter().collect(),
+            dangerous: mem::take(&mut self.dangerous),
+            warnings: mem::take(&mut self.warnings),
         })
     }
 
@@ -118,87 +112,13 @@ impl Check<'_> {
         }
     }
 
-    fn upstream(&mut self, raw: &Raw) -> Option<imap::Settings> {
-        let server = self.server(raw);
-        let mailbox = self.mailbox(&raw.upstream.mailbox);
-        let on_delete = raw.maildrop.on_delete.as_ref().and_then(|found| {
-            let choices = [("expunge", OnDelete::Expunge), ("ignore", OnDelete::Ignore)];
-            self.choice("maildrop.on_delete", found, &choices)
-        });
-        let choices = [("show", Deleted::Show), ("hide", Deleted::Hide), ("own", Deleted::Own)];
-        let deleted = self.choice("maildrop.deleted", &raw.maildrop.deleted, &choices);
-        let (security, endpoint) = server?;
-        Some(imap::Settings { security, endpoint, mailbox: mailbox?, on_delete, deleted: deleted? })
-    }
-
-    fn server(&mut self, raw: &Raw) -> Option<(Security, Endpoint)> {
-        const KEY: &str = "upstream.url";
-        let Some(text) = &raw.upstream.url else {
-            return self.refuse(
-                KEY,
-                "not set in any file, nor as --upstream or POPGATE_UPSTREAM__URL",
-                &format!("needed: {}", keys::allowed(KEY)),
-            );
-        };
-        // Nobody listens on port 0.
-        let server = Url::parse(text).filter(|url| url.port != Some(0)).and_then(|url| match url.scheme {
-            "imaps" => Some((Security::Implicit, url.endpoint(993))),
-            "imap+starttls" => Some((Security::StartTls, url.endpoint(143))),
-            "imap" => Some((Security::Plain, url.endpoint(143))),
-            _ => None,
-        });
-        let Some((security, endpoint)) = server else { return self.wrong(KEY, text) };
-        if security == Security::Plain && !endpoint.is_loopback() && !raw.upstream.dangerous_plaintext {
-            return self.refuse(
-                KEY,
-                &format!("found {text:?}, where passwords and mail would travel in clear text"),
-                "allowed: imaps:// or imap+starttls://; imap:// to other than loopback hosts only if \
-                 upstream.dangerous_plaintext = true",
-            );
-        }
-        Some((security, endpoint))
-    }
-
-    fn mailbox(&mut self, name: &str) -> Option<String> {
-        match name.is_empty() || name.chars().any(char::is_control) {
-            true => self.wrong("upstream.mailbox", name),
-            false => Some(name.to_owned()),
-        }
-    }
-
-    fn upstream_ca(&mut self, raw: &Raw) -> Option<PathBuf> {
-        let file = self.layers.path("upstream.ca", raw.upstream.ca.as_ref()?);
-        match Connector::new(Some(&file)) {
-            Ok(_) => Some(file),
-            Err(error) => self.wrong_file("upstream.ca", &error),
-        }
-    }
-
-    fn gateway(&mut self, raw: &Raw) -> Option<gateway::Settings> {
-        let unique_ids = match raw.maildrop.uidl.parse() {
-            Ok(template) => Some(template),
-            Err(error) => {
-                let error: crate::pop3::unique_id::Error = error;
-                self.refuse("maildrop.uidl", &format!("found {}", quoted(&raw.maildrop.uidl)), &error.to_string())
-            }
-        };
-        let choices = [("quit", Seen::Quit), ("retr", Seen::Retr), ("never", Seen::Never)];
-        let seen = self.choice("maildrop.seen", &raw.maildrop.seen, &choices);
-        let choices = [("none", Lock::None), ("gateway", Lock::Gateway)];
-        let lock = self.choice("maildrop.lock", &raw.maildrop.lock, &choices);
+    fn login(&mut self, raw: &Raw) -> Option<gateway::Settings> {
         let failure_delay = match humantime::parse_duration(&raw.login.failure_delay) {
             Ok(delay) if delay <= LONGEST_DELAY => Some(delay),
             _ => self.wrong("login.failure_delay", &raw.login.failure_delay),
         };
         let plaintext_from = self.plaintext_from(raw);
-        Some(gateway::Settings {
-            unique_ids: unique_ids?,
-            seen: seen?,
-            lock: lock?,
-            failure_delay: failure_delay?,
-            plaintext_from,
-            upstream: String::new(),
-        })
+        Some(gateway::Settings { failure_delay: failure_delay?, plaintext_from })
     }
 
     fn plaintext_from(&mut self, raw: &Raw) -> Vec<IpNet> {
@@ -214,7 +134,27 @@ impl Check<'_> {
                  login.dangerous_plaintext_from_anywhere = true",
             );
         }
+        if raw.login.dangerous_plaintext_from_anywhere {
+            self.dangerous.push("login.dangerous_plaintext_from_anywhere".to_owned());
+        }
         networks
+    }
+
+    /// As it is written, since it becomes a part of names.
+    fn append_domain(&mut self, raw: &Raw, routes: &[Route]) -> Option<String> {
+        const KEY: &str = "login.append_domain";
+        let written = raw.login.append_domain.as_ref()?;
+        let Some(domain) = Domain::parse(written) else { return self.wrong(KEY, written) };
+        // Of routes that are wrong nothing is known.
+        let closed = raw.upstream.url.is_none() && !routes.is_empty() && routes.len() == raw.route.len();
+        if closed && !routes.iter().any(|route| route.domains.contains(&domain)) {
+            return self.refuse(
+                KEY,
+                &format!("found {written:?}, whose users no upstream serves"),
+                "needed: a domain of a route, or upstream.url for users of all other domains",
+            );
+        }
+        Some(written.clone())
     }
 
     fn limits(&mut self, raw: &Raw) -> Option<Limits> {
@@ -261,7 +201,7 @@ impl Check<'_> {
             tls::Error::Missing { file, what } => format!("{}, in which there is no {what}", file.display()),
             error => error.to_string(),
         };
-        self.problems.push(Problem::value(self.layers.source(key), key, found));
+        self.problems.push(Problem::value(self.layers.source(key), &without_numbers(key), found));
         None
     }
 
