@@ -40,6 +40,10 @@ impl Status {
             out.extend(*b" ");
         }
         out.extend(text.bytes());
+        if text.ends_with('}') {
+            // In an argument of BADCHARSET it would announce a literal, of half a gigabyte or of the responses behind it.
+            out.extend(*b" ");
+        }
         out.extend(*b"\r\n");
     }
 
@@ -100,7 +104,7 @@ fn code(inner: &[u8]) -> String {
 fn flag_list(flags: &str) -> String {
     let is_flag = |flag: &&str| {
         let atom = flag.strip_prefix('\\').unwrap_or(flag);
-        atom == "*" || !atom.is_empty() && atom.bytes().all(|octet| !b"(){%*\"\\]".contains(&octet))
+        *flag == "\\*" || !atom.is_empty() && atom.bytes().all(|octet| !b"(){%*\"\\]".contains(&octet))
     };
     let flags = flags.trim_start_matches('(').trim_end_matches(')');
     flags.split(' ').filter(is_flag).collect::<Vec<_>>().join(" ")
@@ -118,6 +122,7 @@ const TEXT: usize = 1_000;
 #[cfg(test)]
 mod tests {
     use async_imap::imap_proto::{Response, ResponseCode};
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -137,8 +142,16 @@ mod tests {
             ("OK  [capability IMAP4rev1  SASL-IR ] in", "A1 OK [CAPABILITY IMAP4rev1 SASL-IR] in\r\n"),
             ("OK [PERMANENTFLAGS (\\Seen  \\* $a (x) %b)] .", "A1 OK [PERMANENTFLAGS (\\Seen \\* $a)] .\r\n"),
             ("OK [PERMANENTFLAGS ()] .", "A1 OK [PERMANENTFLAGS ()] .\r\n"),
-            ("NO [X \"a]b\"] text {12}", "A1 NO [X \"a]b\"] text {12}\r\n"),
+            ("NO [X \"a]b\"] text {12}", "A1 NO [X \"a]b\"] text {12} \r\n"),
             ("NO [open", "A1 NO [open\r\n"),
+            // It would take what follows for a literal, be it half a gigabyte or the next response.
+            ("NO [BADCHARSET ({536862720}", "A1 NO [BADCHARSET ({536862720} \r\n"),
+            (r#"NO [BADCHARSET ("a\"]" {9}"#, "A1 NO [BADCHARSET (\"a\\\"] \" {9} \r\n"),
+            ("NO [BADCHARSET ({9}]", "A1 NO [BADCHARSET ({9}] .\r\n"),
+            ("OK [PERMANENTFLAGS (* \\Seen)] .", "A1 OK [PERMANENTFLAGS (\\Seen)] .\r\n"),
+            ("OK [UIDVALIDITY 4294967296] .", "A1 OK [UIDVALIDITY 4294967296] .\r\n"),
+            ("OK [HIGHESTMODSEQ 18446744073709551616] .", "A1 OK [HIGHESTMODSEQ 18446744073709551616] .\r\n"),
+            ("OK [COPYUID 1 1:4294967295,7 0] .", "A1 OK [COPYUID 1 1:4294967295,7 0] .\r\n"),
             ("BYE \u{7}bell", "A1 BYE ?bell\r\n"),
         ] {
             assert_eq!(rewritten(line), expected);
@@ -153,6 +166,20 @@ mod tests {
         let line = rewritten("OK [UIDVALIDITY 17] .");
         let Ok((_, Response::Done { outcome, .. })) = Response::parse(line.as_bytes()) else { panic!("{line}") };
         assert_eq!(outcome.code, Some(ResponseCode::UidValidity(17)));
+    }
+
+    proptest! {
+        /// Whatever is in a status line, the parser takes it as one response and waits for nothing behind it.
+        #[test]
+        fn every_status_line_is_one_response(
+            code in "(BADCHARSET|CAPABILITY|PERMANENTFLAGS|COPYUID|UIDNEXT|ALERT|X)?",
+            rest in r#"([ ()\[\]"\\\*%a=:,7\x7f-\xff]|\{9\}){0,8}"#,
+        ) {
+            for line in [format!("OK [{code} {rest}"), format!("OK [{code}]{rest}"), format!("OK [{code} ({rest}")] {
+                let line = rewritten(&line);
+                prop_assert!(Response::parse(line.as_bytes()).is_ok_and(|(rest, _)| rest.is_empty()), "{}", line);
+            }
+        }
     }
 
     #[test]
