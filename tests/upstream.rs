@@ -470,3 +470,31 @@ async fn others_deleted_flag_shows_or_hides() {
         assert_eq!(server.with("tim", "INBOX", |mailbox| mailbox.uids()), [5]);
     }
 }
+
+/// After a lost line, a message is gone only if a search says so: not because a listing leaves it out.
+#[tokio::test(start_paused = true)]
+async fn what_a_listing_leaves_out_is_not_gone() {
+    for listing in [
+        &b"* 1 FETCH (UID 5 RFC822.SIZE 120)\r\n$ OK .\r\n"[..],
+        b"* 3 FETCH (UID 5 RFC822.SIZE 120)\r\n$ OK [MESSAGELIMIT 1 5] .\r\n",
+        b"* 3 FETCH (UID 5 RFC822.SIZE 120)\r\n* 3 FETCH (UID 9)\r\n$ OK .\r\n",
+    ] {
+        let manner = Manner::default()
+            .deviating("UID FETCH 7", 1, What::Close)
+            .deviating("UID FETCH 5,9 (RFC822.SIZE)", 1, What::Say(listing.to_vec()));
+        let server = Server::fixture(manner);
+        let (mut mailbox, _) = open(&server).await.unwrap();
+        assert_eq!(whole(&mut mailbox, 7).await.unwrap().unwrap().len(), 200);
+        let settled = mailbox.settle(&delete(&[5, 9])).await;
+        assert!(matches!(settled, Settled::Partly { left: 1, .. }), "{settled:?}");
+        assert_eq!(server.with("tim", "INBOX", |mailbox| mailbox.uids()), [7, 9]);
+    }
+    let gone: Arc<dyn Fn(&mut Account) + Send + Sync> = Arc::new(|account| account.mailboxes[0].expunge(9));
+    let manner = Manner::default()
+        .deviating("UID FETCH 7", 1, What::Close)
+        .deviating("UID FETCH 5,9 (RFC822.SIZE)", 1, What::Act(gone));
+    let server = Server::fixture(manner);
+    let (mut mailbox, _) = open(&server).await.unwrap();
+    assert_eq!(whole(&mut mailbox, 7).await.unwrap().unwrap().len(), 200);
+    assert!(matches!(mailbox.settle(&delete(&[5, 9])).await, Settled::Done));
+}

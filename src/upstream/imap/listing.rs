@@ -255,6 +255,7 @@ pub(super) async fn fetch(conn: &mut Conn, set: &str) -> Result<Vec<Message>, Tr
 /// The UIDs that a search finds, ascending. It is complete, or it is an error.
 pub(super) async fn search(conn: &mut Conn, criteria: &str) -> Result<Vec<Uid>, Trouble> {
     let options = if conn.capabilities.esearch { "RETURN (ALL) " } else { "" };
+    conn.view.message_limit = None; // One from before was another command's.
     let tag = conn.send(&format!("UID SEARCH {options}{criteria}"))?;
     conn.aside().found = Some(Found::default());
     let outcome = conn.finish(&tag).await;

@@ -15,7 +15,7 @@ use super::{
     tap::{Found, Malformed},
 };
 use crate::{
-    mail::{Changes, Uid},
+    mail::{Changes, Message, Uid},
     upstream::{Fault, Settled, Verdict},
 };
 
@@ -233,26 +233,36 @@ async fn count(conn: &mut Conn, outcome: Result<Outcome, Trouble>, criteria: &st
 /// Compares the messages with what they were when they were listed: those that are gone are returned,
 /// those that have become something else go to `kept`.
 async fn verify(mailbox: &mut ImapMailbox, left: &[Uid], kept: &mut Vec<Uid>) -> Result<Vec<Uid>, Fault> {
-    let snapshot = mailbox.snapshot.clone();
     let mut gone = Vec::new();
     for set in sets(left, &mailbox.known()) {
-        let rows = match listing::fetch(mailbox.line_in_use()?, &set.text).await {
-            Ok(rows) => rows,
+        let (here, absent) = match still_there(mailbox.line_in_use()?, set).await {
+            Ok(found) => found,
             Err(trouble) => return Err(mailbox.fault(trouble)),
         };
-        for uid in set.uids {
-            match rows.binary_search_by_key(&uid, |row| row.uid) {
-                Err(_) => gone.push(uid),
-                Ok(at) if snapshot.find(uid) == Some(rows[at]) => {}
-                Ok(_) => {
-                    warn!(%uid, "the message has another size than when it was listed: it is not deleted");
-                    kept.push(uid);
-                }
+        gone.extend(absent);
+        for (uid, message) in here {
+            if message.is_none_or(|message| mailbox.snapshot.find(uid) != Some(message)) {
+                warn!(%uid, "the message has not the size with which it was listed: it is not deleted");
+                kept.push(uid);
             }
         }
     }
     mailbox.must_verify = false;
     Ok(gone)
+}
+
+/// The messages of a set that are there, as the server lists them now, and those that are gone. What a listing leaves out
+/// is gone only if a search does not find it either.
+async fn still_there(conn: &mut Conn, set: UidSet) -> Result<(Vec<(Uid, Option<Message>)>, Vec<Uid>), Trouble> {
+    let rows = listing::fetch(conn, &set.text).await?;
+    let row = |uid: Uid| rows.binary_search_by_key(&uid, |row| row.uid).ok().map(|at| rows[at]);
+    let found = match set.uids.iter().all(|uid| row(*uid).is_some()) {
+        true => set.uids.clone(),
+        false => listing::search(conn, &format!("UID {}", set.text)).await?,
+    };
+    let is_here = |uid: &Uid| row(*uid).is_some() || found.binary_search(uid).is_ok();
+    let (here, gone): (Vec<_>, Vec<_>) = set.uids.into_iter().partition(is_here);
+    Ok((here.into_iter().map(|uid| (uid, row(uid))).collect(), gone))
 }
 
 fn seen_command(set: &UidSet) -> String {
