@@ -498,3 +498,24 @@ async fn what_a_listing_leaves_out_is_not_gone() {
     assert_eq!(whole(&mut mailbox, 7).await.unwrap().unwrap().len(), 200);
     assert!(matches!(mailbox.settle(&delete(&[5, 9])).await, Settled::Done));
 }
+
+/// Names of mailboxes come from whoever may share one: their octets are never read as responses.
+#[tokio::test(start_paused = true)]
+async fn the_name_of_a_mailbox_is_no_response() {
+    let evil = b"* LIST () \"/\" {30}\r\nx\r\n* 0 EXISTS\r\nA0003 OK done\r\n\r\n".to_vec();
+    let server =
+        Server::fixture(Manner::default().without(&["UIDPLUS"]).deviating("LIST", 1, What::Before(evil)));
+    let (mut mailbox, snapshot) = open(&server).await.unwrap();
+    assert_eq!(listed(&snapshot), FX);
+    assert!(matches!(mailbox.settle(&delete(&[5])).await, Settled::Done));
+    assert_eq!(server.with("tim", "Trash", |mailbox| mailbox.uids().len()), 1);
+}
+
+/// Some servers put an empty line behind a literal.
+#[tokio::test(start_paused = true)]
+async fn an_empty_line_behind_a_body_is_passed_over() {
+    let reply = b"* 1 FETCH (UID 5 BODY[] {3}\r\nabc\r\n)\r\n$ OK .\r\n".to_vec();
+    let server = Server::fixture(Manner::default().deviating("UID FETCH 5", 1, What::Say(reply)));
+    let (mut mailbox, _) = open(&server).await.unwrap();
+    assert_eq!(whole(&mut mailbox, 5).await.unwrap().unwrap(), b"abc");
+}

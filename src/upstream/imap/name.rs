@@ -60,11 +60,13 @@ fn unshift(encoded: &mut String, shifted: &mut Vec<u8>) {
 }
 
 /// The name in a LIST response (RFC 3501 §7.2.2) of a mailbox that is the trash (RFC 6154):
-/// `(\HasNoChildren \Trash) "/" "Deleted Items"`. A name that is not printable ASCII, or comes as a literal, is none.
+/// `(\HasNoChildren \Trash) "/" "Deleted Items"`. A name that is not printable ASCII, or comes as a literal, is none;
+/// nor is a mailbox that cannot be selected.
 pub(super) fn trash(line: &[u8]) -> Option<String> {
     let line = std::str::from_utf8(line).ok()?;
     let (attributes, rest) = line.strip_prefix('(')?.split_once(')')?;
-    if !attributes.split(' ').any(|attribute| attribute.eq_ignore_ascii_case("\\Trash")) {
+    let is = |name: &str| attributes.split(' ').any(|attribute| attribute.eq_ignore_ascii_case(name));
+    if !is("\\Trash") || is("\\NoSelect") || is("\\NonExistent") {
         return None;
     }
     let (_, rest) = string(rest.trim_start())?;
@@ -119,6 +121,8 @@ mod tests {
             (r#"(\Trash) "\\" "[Gmail]/Papierkorb""#, Some("[Gmail]/Papierkorb")),
             (r#"(\Sent) "/" Trash"#, None),
             (r#"() "/" Trash"#, None),
+            (r#"(\Trash \NonExistent) "/" Trash"#, None),
+            (r#"(\Noselect \Trash) "/" Trash"#, None),
             (r#"(\Trash) "/" """#, None),
             (r#"(\Trash) "/" "open"#, None),
             (r"\Trash / x", None),

@@ -60,8 +60,10 @@ pub(super) struct Tap {
     heard: Instant,
     /// Lines and octets since the last command that nobody asked for.
     chatter: (u32, u64),
-    /// Responses since the last command that carry a message number.
+    /// Responses since the last command that carry a message number, or name a mailbox that was asked for.
     numbered: u32,
+    /// Octets of search results since the last command.
+    searched: u64,
     ended: bool,
     login: Option<Login>,
     /// What arrived beside the line, for those who asked for it.
@@ -168,6 +170,7 @@ impl Tap {
             heard: Instant::now(),
             chatter: (0, 0),
             numbered: 0,
+            searched: 0,
             ended: false,
             login: None,
             aside: Aside::default(),
@@ -191,6 +194,7 @@ impl Tap {
     pub(super) fn begin(&mut self) {
         self.chatter = (0, 0);
         self.numbered = 0;
+        self.searched = 0;
     }
 
     /// The next command that async-imap flushes is replaced by this log-in.
@@ -309,6 +313,7 @@ impl Tap {
         if let Some((numbers, used)) = Numbers::begins(&self.input) {
             self.input.advance(used);
             self.scanned = 0;
+            self.count_numbers(1, used as u64)?;
             self.within = Within::Numbers(numbers);
             return Ok(Step::On);
         }
@@ -354,27 +359,26 @@ impl Tap {
                 if let Some(name) = name::trash(rest) {
                     *trash = name;
                 }
-                return Ok(());
+                self.expected()?;
             }
-            (b"CAPABILITY", _) => self.aside.capabilities = Some(vet::words(rest)),
-            (b"FLAGS", _) => self.aside.flags = Some(vet::words(rest)),
-            _ => {}
+            (b"CAPABILITY", _) => {
+                self.aside.capabilities = Some(vet::words(rest));
+                self.count(line)?;
+            }
+            (b"FLAGS", _) => {
+                self.aside.flags = Some(vet::words(rest));
+                self.count(line)?;
+            }
+            _ => self.count(line)?,
         }
-        self.count(line)?;
-        match literal(line)? {
-            Some((_, octets)) => self.skip(octets),
-            None => Ok(()),
-        }
+        self.skip_literal(line)
     }
 
     /// `* 23 EXISTS` and its like.
     fn numbered(&mut self, number: &[u8], rest: &[u8], line: &[u8]) -> Result<(), Malformed> {
         let (name, items) = word(rest);
         let number = u32::try_from(fetch::number(number)?).map_err(|_| Malformed("a message number too large"))?;
-        self.numbered += 1;
-        if self.numbered > ROWS {
-            return Err(Malformed("more messages than a maildrop holds"));
-        }
+        self.expected()?;
         match name.to_ascii_uppercase().as_slice() {
             b"EXISTS" => self.pass(&format!("* {number} EXISTS\r\n")),
             b"EXPUNGE" | b"FETCH" if number == 0 => return Err(Malformed("a message number 0")),
@@ -390,9 +394,7 @@ impl Tap {
             }
             _ => {
                 self.count(line)?;
-                if let Some((_, octets)) = literal(line)? {
-                    return self.skip(octets);
-                }
+                return self.skip_literal(line);
             }
         }
         Ok(())
@@ -433,11 +435,14 @@ impl Tap {
     /// What stands behind a literal.
     fn tail(&mut self) -> Result<Step, Malformed> {
         let Some(line) = self.take_line()? else { return Ok(Step::Hungry) };
+        self.count(&line)?;
+        if line.is_empty() && self.fetch.is_some() {
+            return Ok(Step::On); // Some servers end a line behind a literal before they go on.
+        }
         self.within = Within::Line;
-        if self.fetch.is_some() {
-            self.fetched(&line)?;
-        } else if let Some((_, octets)) = literal(&line)? {
-            self.skip(octets)?;
+        match self.fetch.is_some() {
+            true => self.fetched(&line)?,
+            false => self.skip_literal(&line)?,
         }
         Ok(Step::On)
     }
@@ -448,6 +453,7 @@ impl Tap {
         let Within::Numbers(mut numbers) = std::mem::replace(&mut self.within, Within::Line) else {
             return Ok(Step::On);
         };
+        self.count_numbers(0, octets.len() as u64)?;
         let mut unwanted = Found::default();
         let found = self.aside.found.as_mut().unwrap_or(&mut unwanted);
         numbers.read(&octets, found)?;
@@ -458,6 +464,18 @@ impl Tap {
         self.input.advance(1);
         numbers.end(found)?;
         Ok(Step::On)
+    }
+
+    /// Their lines have no bound of their own: what was asked for may be long, what was not is chatter.
+    fn count_numbers(&mut self, lines: u32, octets: u64) -> Result<(), Malformed> {
+        if self.aside.found.is_none() {
+            return self.chat(lines, octets);
+        }
+        self.searched += octets;
+        if self.searched > SEARCHED {
+            return Err(Malformed("a search that finds too much"));
+        }
+        Ok(())
     }
 
     /// A continuation request (RFC 3501 §7.5). Only a log-in expects one.
@@ -510,20 +528,40 @@ impl Tap {
         }
     }
 
+    fn skip_literal(&mut self, line: &[u8]) -> Result<(), Malformed> {
+        match literal(line)? {
+            Some((_, octets)) => self.skip(octets),
+            None => Ok(()),
+        }
+    }
+
     fn skip(&mut self, octets: u64) -> Result<(), Malformed> {
         if octets > UNWANTED {
             return Err(Malformed("a large literal that nothing called for"));
         }
-        self.chatter.1 += octets;
         self.within = Within::Skipped(octets);
+        self.chat(0, octets)
+    }
+
+    /// Counts a line that nobody asked for.
+    fn count(&mut self, line: &[u8]) -> Result<(), Malformed> {
+        self.chat(1, line.len() as u64)
+    }
+
+    fn chat(&mut self, lines: u32, octets: u64) -> Result<(), Malformed> {
+        self.chatter.0 += lines;
+        self.chatter.1 += octets;
+        if self.chatter.0 > CHATTER_LINES || self.chatter.1 > CHATTER_OCTETS {
+            return Err(Malformed("more than anything called for"));
+        }
         Ok(())
     }
 
-    fn count(&mut self, line: &[u8]) -> Result<(), Malformed> {
-        self.chatter.0 += 1;
-        self.chatter.1 += line.len() as u64;
-        if self.chatter.0 > CHATTER_LINES || self.chatter.1 > CHATTER_OCTETS {
-            return Err(Malformed("more than anything called for"));
+    /// Counts a response of which there may be one for every message.
+    fn expected(&mut self) -> Result<(), Malformed> {
+        self.numbered += 1;
+        if self.numbered > ROWS {
+            return Err(Malformed("more messages than a maildrop holds"));
         }
         Ok(())
     }
@@ -618,7 +656,10 @@ const CHATTER_LINES: u32 = 10_000;
 const CHATTER_OCTETS: u64 = 1024 * 1024;
 
 /// More messages than this are refused rather than listed in part.
-const ROWS: u32 = 5_000_000;
+pub(super) const ROWS: u32 = 5_000_000;
+
+/// The UIDs of so many messages, each on its own, in octets.
+const SEARCHED: u64 = 12 * ROWS as u64;
 
 /// Bodies come in large pieces, everything else in small ones.
 const BODY_BUFFER: usize = 64 * 1024;
@@ -742,10 +783,28 @@ mod tests {
             (b"<html>\r\n".to_vec(), "a line that is no response"),
             (b"* X\r\n".repeat(10_001), "more than anything"),
             ([b"* X ".as_slice(), &b"x".repeat(60_000), b"\r\n"].concat().repeat(20), "more than anything"),
+            ([b"* 1 FETCH (".as_slice(), &b"X {0}\r\n ".repeat(10_002)].concat(), "more than anything"),
+            ([b"* 1 FETCH (UID 7 BODY[] {1}\r\nx".as_slice(), &b"\r\n".repeat(10_001)].concat(), "more than anything"),
         ] {
             let heard = heard(&input, 4096);
             let shown = String::from_utf8_lossy(&input[..input.len().min(40)]).into_owned();
             assert!(heard.trouble.as_ref().is_some_and(|found| found.contains(trouble)), "{shown}: {heard:?}");
+        }
+    }
+
+    /// Found or not: search results are bounded although their lines are not.
+    #[test]
+    fn endless_searches_end() {
+        for wanted in [true, false] {
+            let mut tap = Tap::new(Box::new(duplex(1).0));
+            tap.aside.found = wanted.then(Found::default);
+            let pieces = std::iter::once(&b"* VANISHED "[..]).chain(std::iter::repeat_n(&[b'('; 65_536][..], 1_000));
+            let mut bounded = pieces.map(|piece| {
+                tap.input.extend_from_slice(piece);
+                while let Step::On = tap.step()? {}
+                Ok::<_, Malformed>(tap.input.len())
+            });
+            assert!(bounded.any(|kept| kept.is_err()), "wanted: {wanted}");
         }
     }
 
