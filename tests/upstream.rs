@@ -378,6 +378,7 @@ async fn what_is_not_removed_is_not_called_removed() {
         ("UID SEARCH", 0, no("oh"), Verdict::Passing),
         ("UID SEARCH", 0, What::Bad("oh".into()), Verdict::Passing),
         ("UID SEARCH", 0, What::Tagged(b"$ OK [MESSAGELIMIT 1 9] some\r\n".to_vec()), Verdict::Passing),
+        ("UID SEARCH", 0, What::Tagged(b"$ OK [MESSAGELIMIT] some\r\n".to_vec()), Verdict::Passing),
     ] {
         let shown = format!("{on}: {}", shown(&what));
         let server = Server::fixture(Manner::default().deviating(on, nth, what));
@@ -518,4 +519,18 @@ async fn an_empty_line_behind_a_body_is_passed_over() {
     let server = Server::fixture(Manner::default().deviating("UID FETCH 5", 1, What::Say(reply)));
     let (mut mailbox, _) = open(&server).await.unwrap();
     assert_eq!(whole(&mut mailbox, 5).await.unwrap().unwrap(), b"abc");
+}
+
+/// Where the maildrop is itself the trash, moving there would give the messages new UIDs and call them gone.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_moved_to_where_it_is() {
+    let mut account = Account::fixture();
+    account.mailboxes.truncate(1);
+    account.mailboxes[0].attributes = "\\HasNoChildren \\Trash".into();
+    let server = Server::new(Manner::default().without(&["UIDPLUS"]), vec![account]);
+    let (mut mailbox, _) = open(&server).await.unwrap();
+    assert!(matches!(mailbox.settle(&delete(&[5, 9])).await, Settled::Done));
+    assert!(!commands(&server).iter().any(|command| command.contains("MOVE")));
+    let (_, snapshot) = open(&server).await.unwrap();
+    assert_eq!(listed(&snapshot), [(7, 200)]);
 }

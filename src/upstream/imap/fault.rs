@@ -44,9 +44,11 @@ impl Outcome {
         Self { code: code.to_owned(), argument: String::new(), text: text.to_owned() }
     }
 
-    /// The lowest UID that a limited command dealt with (RFC 9738): `[MESSAGELIMIT 1000 23221]`.
+    /// The lowest UID that a limited command dealt with (RFC 9738): `[MESSAGELIMIT 1000 23221]`. 0 if the server does not
+    /// say, which is no less a limit.
     pub(super) fn message_limit(&self) -> Option<u32> {
-        (self.code == "MESSAGELIMIT").then(|| self.argument.rsplit(' ').next()?.parse().ok()).flatten()
+        let lowest = || self.argument.split_once(' ').and_then(|(_, lowest)| lowest.parse().ok()).unwrap_or_default();
+        (self.code == "MESSAGELIMIT").then(lowest)
     }
 
     fn says(&self, words: &[&str]) -> bool {
@@ -126,7 +128,7 @@ fn refusal(outcome: &Outcome, phase: Phase) -> Verdict {
     match outcome.code.as_str() {
         "AUTHENTICATIONFAILED" | "EXPIRED" if phase == Phase::Login => Verdict::Denied,
         "ALERT" | "WEBALERT" if connections && outcome.says(&["too many", "maximum", "simultaneous"]) => busy(phase),
-        "ALERT" | "WEBALERT" if phase == Phase::Login => Verdict::Denied,
+        "ALERT" | "WEBALERT" if phase == Phase::Login && !outcome.says(&PASSING) => Verdict::Denied,
         "LIMIT" if connections && phase == Phase::Login => Verdict::Busy,
         "INUSE" => busy(phase),
         "PRIVACYREQUIRED"
@@ -188,6 +190,7 @@ mod tests {
             ("OVERQUOTA", "Account exceeded command or bandwidth limits.", [Passing, Passing, Passing]),
             ("ALERT", "Too many simultaneous connections. (Failure)", [Busy, Busy, Passing]),
             ("ALERT", "Please log in via your web browser", [Denied, Passing, Passing]),
+            ("ALERT", "Service temporarily unavailable", [Passing, Passing, Passing]),
             ("WEBALERT", "Please log in via your web browser", [Denied, Passing, Passing]),
             ("CONTACTADMIN", "no", [Lasting, Lasting, Lasting]),
             ("NONEXISTENT", "no", [Lasting, Lasting, Lasting]),
@@ -231,9 +234,15 @@ mod tests {
     }
 
     #[test]
-    fn a_message_limit_names_the_lowest_uid() {
-        let outcome =
-            Outcome { code: "MESSAGELIMIT".to_owned(), argument: "1000 23221".to_owned(), ..Outcome::default() };
-        assert_eq!(outcome.message_limit(), Some(23221));
+    fn a_message_limit_names_the_lowest_uid_or_none() {
+        for (code, argument, lowest) in [
+            ("MESSAGELIMIT", "1000 23221", Some(23221)),
+            ("MESSAGELIMIT", "1000", Some(0)),
+            ("MESSAGELIMIT", "", Some(0)),
+            ("LIMIT", "1000 23221", None),
+        ] {
+            let outcome = Outcome { code: code.to_owned(), argument: argument.to_owned(), ..Outcome::default() };
+            assert_eq!(outcome.message_limit(), lowest, "{argument}");
+        }
     }
 }

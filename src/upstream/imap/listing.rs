@@ -325,9 +325,9 @@ fn removal(server: &Server, conn: &Conn, trash: Option<String>) -> (Removal, Del
         return (Removal::Expunge, Deletion::Allowed);
     }
     // In the trash itself there is nowhere to move to.
-    let trash =
-        trash.map(|trash| name::quoted(&trash)).filter(|trash| *trash != name::mailbox(&server.settings.mailbox));
-    if let Some(trash) = trash {
+    let here = name::mailbox(&server.settings.mailbox);
+    let is_elsewhere = |trash: &String| *trash != here && !(here == "INBOX" && trash.eq_ignore_ascii_case("\"INBOX\""));
+    if let Some(trash) = trash.map(|trash| name::quoted(&trash)).filter(is_elsewhere) {
         return (Removal::Move(trash), Deletion::Allowed);
     }
     if conn.view.keeps(KEYWORD) && !conn.capabilities.gmail {
