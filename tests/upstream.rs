@@ -106,7 +106,7 @@ async fn a_server_that_takes_no_password_is_not_sent_one() {
 /// Whatever happens on the way to the listing: a fault, and never `Denied` unless the server means it.
 #[tokio::test(start_paused = true)]
 async fn no_listing_is_better_than_a_short_one() {
-    use Verdict::{Busy, Denied, Lasting, Passing};
+    use Verdict::{Busy, Changed, Denied, Lasting, Passing};
     let no = |text: &str| What::No(text.into());
     for (on, what, verdict) in [
         ("GREETING", What::Say(b"* BYE overloaded\r\n".to_vec()), Passing),
@@ -143,6 +143,14 @@ async fn no_listing_is_better_than_a_short_one() {
         ("UID FETCH", What::Say([b"* 1 FETCH (UID 5 X ".as_slice(), &[b'x'; 70_000]].concat()), Passing),
         ("UID FETCH", What::Say(b"* 1 FETCH (UID 5 ENVELOPE {536862720}\r\nabc".to_vec()), Passing),
         ("UID FETCH", What::Say(b"+ go ahead\r\n".to_vec()), Passing),
+        // What the server said when the mailbox was selected must still be so when it has been listed.
+        ("UID FETCH", What::Before(b"* OK [UIDVALIDITY 101] new\r\n".to_vec()), Changed),
+        ("UID FETCH", What::Before(b"* OK [CLOSED] gone\r\n".to_vec()), Changed),
+        ("UID FETCH", What::Say(b"* 0 EXISTS\r\n$ OK .\r\n".to_vec()), Passing),
+        // More than a maildrop may hold: neither room for them all nor a list without some.
+        ("SELECT", What::Say(b"* 4294967295 EXISTS\r\n$ OK .\r\n".to_vec()), Lasting),
+        ("SELECT", What::Say(b"* 4294967296 EXISTS\r\n$ OK .\r\n".to_vec()), Passing),
+        ("UID FETCH", What::Before(b"* 3 EXPUNGE\r\n* 4294967295 EXISTS\r\n".to_vec()), Passing),
     ] {
         let shown = format!("{on}: {}", shown(&what));
         let server = Server::fixture(Manner::default().deviating(on, 0, what));
@@ -533,4 +541,17 @@ async fn nothing_is_moved_to_where_it_is() {
     assert!(!commands(&server).iter().any(|command| command.contains("MOVE")));
     let (_, snapshot) = open(&server).await.unwrap();
     assert_eq!(listed(&snapshot), [(7, 200)]);
+}
+
+/// A message that the listing misses must be found out even where the numbers agree by chance: a range could cover it.
+#[tokio::test(start_paused = true)]
+async fn a_listing_during_which_messages_went_is_compared() {
+    let listing = b"* 1 FETCH (UID 5 RFC822.SIZE 120)\r\n* 3 FETCH (UID 9 RFC822.SIZE 300)\r\n* 1 EXPUNGE\r\n$ OK .\r\n";
+    let found = b"* ESEARCH (TAG \"$\") UID ALL 7,9\r\n$ OK .\r\n";
+    let manner = Manner::default()
+        .deviating("UID FETCH 1:*", 1, What::Say(listing.to_vec()))
+        .deviating("UID SEARCH", 1, What::Say(found.to_vec()));
+    let server = Server::fixture(manner);
+    let (_, snapshot) = open(&server).await.unwrap();
+    assert_eq!(listed(&snapshot), FX[1..]);
 }

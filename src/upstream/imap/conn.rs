@@ -46,10 +46,14 @@ pub(super) type Tag = RequestId;
 /// The selected mailbox, as the server's untagged responses describe it.
 #[derive(Debug, Default)]
 pub(super) struct View {
+    /// SELECT has succeeded.
+    pub(super) selected: bool,
     /// How many messages there are now: the latest EXISTS, less what was expunged since.
     pub(super) exists: Option<u32>,
     /// How many messages were expunged since the mailbox was selected.
     pub(super) expunged: u32,
+    /// EXISTS has gone back without an EXPUNGE, which it must not (RFC 3501 §7.3.1): how many there are nobody knows.
+    pub(super) shrunk: bool,
     /// UIDVALIDITY as the wire has it; 0 is no valid one.
     pub(super) uid_validity: Option<u32>,
     /// UIDNEXT.
@@ -335,10 +339,13 @@ impl Conn {
             }
             Response::Data { status: Status::Bye, outcome } => return Err(Trouble::Bye(Outcome::of(outcome))),
             Response::Data { outcome, .. } => self.view.note(outcome.code.as_ref(), &Outcome::of(outcome)),
-            Response::MailboxData(MailboxDatum::Exists(exists)) => self.view.exists = Some(*exists),
+            Response::MailboxData(MailboxDatum::Exists(exists)) => {
+                self.view.shrunk |= self.view.exists.is_some_and(|known| *exists < known);
+                self.view.exists = Some(*exists);
+            }
             Response::Expunge(_) => {
                 self.view.exists = self.view.exists.map(|exists| exists.saturating_sub(1));
-                self.view.expunged += 1;
+                self.view.expunged = self.view.expunged.saturating_add(1);
             }
             _ => {}
         }
@@ -371,6 +378,8 @@ impl View {
             }
             Some(ResponseCode::ReadOnly) => self.read_only = true,
             Some(ResponseCode::UidNotSticky) => self.uid_not_sticky = true,
+            // Before a mailbox is selected, what has been said so far was of another (RFC 7162 §3.2.11).
+            None if outcome.code == "CLOSED" && !self.selected => *self = Self::default(),
             None if outcome.code == "CLOSED" => self.changed = Some("it was closed"),
             _ => self.message_limit = outcome.message_limit().or(self.message_limit),
         }

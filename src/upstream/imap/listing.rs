@@ -6,9 +6,9 @@ use tracing::{error, warn};
 use super::{
     Deleted, OnDelete, Server,
     conn::{Conn, View},
-    fault::Trouble,
+    fault::{Outcome, Trouble},
     name,
-    tap::{Found, Malformed},
+    tap::{Found, Malformed, ROWS},
 };
 use crate::mail::{Deletion, Message, Snapshot, Uid, UidValidity};
 
@@ -67,9 +67,8 @@ pub(super) async fn open(server: &Server, mut conn: Conn) -> Result<Listing, Tro
         }
         false => None,
     };
-    let selected = conn.finish(&select).await?;
-    conn.view.read_only |= selected.code == "READ-ONLY";
-    let selected = Selected::of(&conn.view)?;
+    let outcome = conn.finish(&select).await?;
+    let selected = Selected::of(&mut conn.view, &outcome)?;
     let fetched = conn.finish(&fetch).await;
     let rows = conn.aside().rows.take().unwrap_or_default();
     let trash = match list {
@@ -96,6 +95,9 @@ pub(super) async fn open(server: &Server, mut conn: Conn) -> Result<Listing, Tro
         shown
     });
     hidden.sort_unstable();
+    if let Some(why) = conn.view.changed {
+        return Err(Trouble::Changed(why)); // Of which mailbox this is the listing nobody knows.
+    }
     let ground = Ground {
         uid_validity: selected.uid_validity,
         uid_next: selected.uid_next,
@@ -110,9 +112,8 @@ pub(super) async fn open(server: &Server, mut conn: Conn) -> Result<Listing, Tro
 
 /// Selects the mailbox again on a new line, and makes sure that it is the one that was listed.
 pub(super) async fn reopen(server: &Server, conn: &mut Conn, ground: &Ground) -> Result<(), Trouble> {
-    let selected = conn.run(&format!("SELECT {}", name::mailbox(&server.settings.mailbox))).await?;
-    conn.view.read_only |= selected.code == "READ-ONLY";
-    let selected = Selected::of(&conn.view)?;
+    let outcome = conn.run(&format!("SELECT {}", name::mailbox(&server.settings.mailbox))).await?;
+    let selected = Selected::of(&mut conn.view, &outcome)?;
     if selected.uid_validity.is_none() || selected.uid_validity != ground.uid_validity {
         return Err(Trouble::Changed("its UIDVALIDITY is another"));
     }
@@ -132,8 +133,14 @@ struct Selected {
 }
 
 impl Selected {
-    fn of(view: &View) -> Result<Self, Trouble> {
+    /// What SELECT said, whose tagged OK is `outcome`.
+    fn of(view: &mut View, outcome: &Outcome) -> Result<Self, Trouble> {
+        view.selected = true;
+        view.read_only |= outcome.code == "READ-ONLY";
         let exists = view.exists.ok_or(Malformed("no EXISTS for the selected mailbox"))?;
+        if exists > ROWS {
+            return Err(Trouble::Unfit("the mailbox has more messages than a maildrop may hold"));
+        }
         let uid_validity = match view.uid_validity {
             Some(0) => return Err(Malformed("a UIDVALIDITY of 0").into()),
             _ if view.uid_not_sticky => None,
@@ -150,10 +157,11 @@ impl Selected {
 async fn unlimited(conn: &mut Conn, mut rows: Vec<Message>) -> Result<Vec<Message>, Trouble> {
     while let Some(lowest) = conn.view.message_limit.take().filter(|lowest| *lowest > 1) {
         let more = fetch(conn, &format!("1:{}", lowest - 1)).await?;
-        if conn.view.message_limit.is_some_and(|next| next >= lowest) {
+        let next = conn.view.message_limit;
+        rows.extend(&more);
+        if next.is_some_and(|next| next >= lowest || more.is_empty()) || rows.len() > ROWS as usize {
             return Err(Malformed("a message limit that leads nowhere").into());
         }
-        rows.extend(more);
     }
     Ok(rows)
 }
@@ -165,16 +173,20 @@ async fn complete(
     mut rows: Vec<Message>,
 ) -> Result<(Vec<Message>, Vec<Uid>), Trouble> {
     let mut unlisted = Vec::new();
+    let mut compared = selected.expunged;
     for round in 0..=ROUNDS {
         let old = rows.iter().filter(|row| selected.is_old(row.uid)).count() + unlisted.len();
-        if selected.is_all(&conn.view, old, rows.len() + unlisted.len()) {
+        // Where something went since, a message that is missing and one that went look like none: the numbers agree.
+        let stands = conn.view.expunged == compared && !conn.view.shrunk;
+        if stands && selected.is_all(&conn.view, old, rows.len() + unlisted.len()) {
             if rows.is_empty() && !unlisted.is_empty() {
                 break; // That no message can be listed does not make an empty maildrop.
             }
             // What came after SELECT is for the next session; but only what EXISTS announced can have come.
-            let arrived = conn.view.exists.unwrap_or_default() + conn.view.expunged;
-            let arrived = arrived.saturating_sub(selected.exists + selected.expunged) as usize;
-            if rows.len() + unlisted.len() - old <= arrived {
+            let ever = |exists: u32, expunged: u32| u64::from(exists) + u64::from(expunged);
+            let now = ever(conn.view.exists.unwrap_or_default(), conn.view.expunged);
+            let arrived = now.saturating_sub(ever(selected.exists, selected.expunged));
+            if (rows.len() + unlisted.len() - old) as u64 <= arrived {
                 rows.retain(|row| selected.is_old(row.uid));
             } else {
                 warn!(uid_next = selected.uid_next, "the server has messages beyond its UIDNEXT");
@@ -184,6 +196,8 @@ async fn complete(
         if round == ROUNDS {
             break;
         }
+        conn.run("NOOP").await?;
+        compared = conn.view.expunged;
         (rows, unlisted) = reconcile(conn, selected, rows).await?;
     }
     let exists = conn.view.exists;
@@ -197,7 +211,6 @@ async fn reconcile(
     selected: &Selected,
     rows: Vec<Message>,
 ) -> Result<(Vec<Message>, Vec<Uid>), Trouble> {
-    conn.run("NOOP").await?;
     let uids = match selected.uid_next {
         Some(next) if next > 1 => format!("UID 1:{}", next - 1),
         _ => "ALL".to_owned(),
@@ -264,7 +277,7 @@ pub(super) async fn search(conn: &mut Conn, criteria: &str) -> Result<Vec<Uid>, 
         warn!(lowest, "the server limits searches");
         return Err(Malformed("a search result that is limited").into());
     }
-    if found.len() > u64::from(conn.view.exists.unwrap_or_default()) {
+    if found.len() > u64::from(conn.view.exists.unwrap_or_default().min(ROWS)) {
         return Err(Malformed("a search result with more messages than there are").into());
     }
     let mut uids: Vec<_> = found.ranges.iter().flat_map(|(first, last)| *first..=*last).filter_map(Uid::new).collect();
