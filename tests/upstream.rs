@@ -124,6 +124,8 @@ async fn no_listing_is_better_than_a_short_one() {
         ("AUTHENTICATE", What::Mute, Passing),
         ("AUTHENTICATE", What::Say(b"A9999 OK not yours\r\n".to_vec()), Passing),
         ("AUTHENTICATE", What::Say(b"* 3 EXISTS\r\n+ \r\n$ NO [AUTHENTICATIONFAILED] no\r\n".to_vec()), Denied),
+        // Only the reply with our tag counts.
+        ("AUTHENTICATE", What::Say(b"A9999 NO [AUTHENTICATIONFAILED] no\r\n* BYE\r\n".to_vec()), Passing),
         ("SELECT", no("plain"), Passing),
         ("SELECT", no("[NONEXISTENT] no INBOX"), Lasting),
         ("SELECT", no("[INUSE] locked"), Busy),
@@ -554,4 +556,22 @@ async fn a_listing_during_which_messages_went_is_compared() {
     let server = Server::fixture(manner);
     let (_, snapshot) = open(&server).await.unwrap();
     assert_eq!(listed(&snapshot), FX[1..]);
+}
+
+/// Before the credentials have been sent nothing can be wrong with them.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_before_log_in_says_nothing_of_the_password() {
+    let manner = Manner { tells: false, ..Manner::default() };
+    let server = Server::fixture(manner.deviating("CAPABILITY", 1, What::No("not now".into())));
+    assert_eq!(open(&server).await.err().unwrap().verdict, Verdict::Passing);
+}
+
+/// Who lets us in before we have said who we are has taken us for somebody else.
+#[tokio::test(start_paused = true)]
+async fn a_log_in_is_not_over_before_it_has_been_sent() {
+    let manner = Manner { before: "IMAP4rev1 AUTH=PLAIN".into(), ..Manner::default() };
+    let server = Server::fixture(manner.deviating("AUTHENTICATE", 1, What::Say(b"$ OK in\r\n".to_vec())));
+    let fault = open(&server).await.err().unwrap();
+    assert!(fault.verdict == Verdict::Passing && fault.cause.contains("before"), "{fault}");
+    assert_eq!(commands(&server), ["AUTHENTICATE PLAIN"]);
 }

@@ -4,6 +4,7 @@ use std::{future::Future, time::Duration};
 
 use async_imap::{
     Client,
+    error::Error,
     imap_proto::{Response, Status},
 };
 use tokio::time::timeout;
@@ -54,17 +55,19 @@ pub(super) fn capabilities(client: &mut Client<Tap>) -> Option<Capabilities> {
     client.get_mut().aside.capabilities.take().map(|names| Capabilities::read(&names))
 }
 
-/// The outcome of the newest tagged response, as a failure.
-pub(super) fn refusal(tap: &mut Tap) -> Option<Trouble> {
-    if let Some(line) = tap.aside.tagged.take()
+/// What async-imap's error means. A refusal is that of the newest tagged response, whose code async-imap drops; but a line
+/// that ends refuses nothing, whatever tagged responses to other commands came before.
+pub(super) fn refusal(tap: &mut Tap, error: &Error) -> Trouble {
+    let (tagged, bye) = (tap.aside.tagged.take(), tap.aside.bye.take());
+    if let (Error::No(_) | Error::Bad(_), Some(line)) = (error, tagged)
         && let Ok((_, Response::Done { status, outcome, .. })) = Response::parse(&line)
+        && let Err(refusal) = conn::judge(&status, Outcome::of(&outcome))
     {
-        return conn::judge(&status, Outcome::of(&outcome)).err();
+        return refusal;
     }
-    let line = tap.aside.bye.take()?;
-    match Response::parse(&line) {
-        Ok((_, Response::Data { outcome, .. })) => Some(Trouble::Bye(Outcome::of(&outcome))),
-        _ => None,
+    match bye.as_deref().map(Response::parse) {
+        Some(Ok((_, Response::Data { outcome, .. }))) => Trouble::Bye(Outcome::of(&outcome)),
+        _ => conn::failure(error),
     }
 }
 
@@ -123,7 +126,7 @@ async fn checked(client: &mut Client<Tap>, command: &str) -> Result<(), Trouble>
     client.get_mut().begin();
     client.get_mut().aside.tagged = None;
     let outcome = within(conn::COMMAND, "a command was open", client.run_command_and_check_ok(command, None)).await?;
-    outcome.map_err(|error| refusal(client.get_mut()).unwrap_or_else(|| conn::failure(&error)))
+    outcome.map_err(|error| refusal(client.get_mut(), &error))
 }
 
 const TCP: Duration = Duration::from_secs(10);

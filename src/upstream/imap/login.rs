@@ -8,11 +8,11 @@ use zeroize::Zeroizing;
 use super::{
     Server,
     capability::Capabilities,
-    conn::{self, COMMAND, Conn},
+    conn::{COMMAND, Conn},
     dial::{self, Greeted},
     fault::{Phase, Trouble},
     name,
-    tap::{Login, Tap},
+    tap::{Login, Malformed, Tap},
 };
 use crate::{
     mail::{Credentials, Proof, TokenMechanism},
@@ -40,7 +40,7 @@ pub(super) async fn login(server: &Server, who: &Credentials) -> Result<Conn, Fa
     let mut conn = Conn::new(session, Capabilities::default());
     let mut names = conn.aside().capabilities.take();
     if names.is_none() {
-        conn.run("CAPABILITY").await.map_err(|trouble| trouble.into_fault(Phase::Open, trusted))?;
+        conn.run("CAPABILITY").await.map_err(before)?;
         names = conn.aside().capabilities.take();
     }
     conn.capabilities = names.as_deref().map(Capabilities::read).unwrap_or_default();
@@ -60,14 +60,14 @@ async fn authenticate(
     tap.arm(login);
     let outcome = dial::within(COMMAND, "it checked the credentials", client.login_with_capabilities("", "")).await;
     match outcome.map_err(|trouble| (trouble, None))? {
-        Ok((mut session, _)) => {
-            session.as_mut().disarm();
-            Ok(session)
-        }
+        Ok((mut session, _)) => match session.as_mut().disarm() {
+            Some(login) if login.is_unsaid() => Err((Malformed("its answer before the log-in was sent").into(), None)),
+            _ => Ok(session),
+        },
         Err((error, mut client)) => {
             let tap = client.get_mut();
-            let challenge = tap.disarm().and_then(|challenge| STANDARD.decode(challenge).ok());
-            Err((dial::refusal(tap).unwrap_or_else(|| conn::failure(&error)), challenge))
+            let challenge = tap.disarm().and_then(|login| STANDARD.decode(login.explained?).ok());
+            Err((dial::refusal(tap, &error), challenge))
         }
     }
 }
@@ -99,11 +99,12 @@ fn command(who: &Credentials, offered: Capabilities, server: &Endpoint) -> Resul
     }
 }
 
-/// `AUTHENTICATE`, with the message on the same line where the server allows it (RFC 4959).
+/// `AUTHENTICATE`, with the message on the same line where the server allows it (RFC 4959). Here and below, secrets are put
+/// together in one piece of memory: what grows leaves copies behind.
 fn sasl(mechanism: &str, message: &[u8], offered: Capabilities, surrender: &'static [u8]) -> Login {
     let encoded = Zeroizing::new(STANDARD.encode(message));
     if offered.sasl_ir {
-        let command = format!("AUTHENTICATE {mechanism} {}", *encoded);
+        let command = ["AUTHENTICATE ", mechanism, " ", &encoded].concat();
         return Login::new(command.into_bytes(), [], surrender);
     }
     Login::new(format!("AUTHENTICATE {mechanism}").into_bytes(), [encoded.as_bytes().to_vec()], surrender)
@@ -112,12 +113,14 @@ fn sasl(mechanism: &str, message: &[u8], offered: Capabilities, surrender: &'sta
 /// A refused token is explained in a challenge; XOAUTH2 wants an empty line then, OAUTHBEARER a lone ^A (RFC 7628 §3.2.3).
 fn bearer(user: &str, token: &str, mechanism: TokenMechanism, offered: Capabilities, server: &Endpoint) -> Login {
     let (name, message, surrender) = match mechanism {
-        TokenMechanism::XOAuth2 => ("XOAUTH2", format!("user={user}\x01auth=Bearer {token}\x01\x01"), &b""[..]),
+        TokenMechanism::XOAuth2 => {
+            ("XOAUTH2", ["user=", user, "\x01auth=Bearer ", token, "\x01\x01"].concat(), &b""[..])
+        }
         TokenMechanism::OAuthBearer => {
             let user = user.replace('=', "=3D").replace(',', "=2C");
             let Endpoint { host, port } = server;
-            let message = format!("n,a={user},\x01host={host}\x01port={port}\x01auth=Bearer {token}\x01\x01");
-            ("OAUTHBEARER", message, &b"AQ=="[..])
+            let public = format!("n,a={user},\x01host={host}\x01port={port}\x01auth=Bearer ");
+            ("OAUTHBEARER", [&public, token, "\x01\x01"].concat(), &b"AQ=="[..])
         }
     };
     sasl(name, Zeroizing::new(message).as_bytes(), offered, surrender)
@@ -134,7 +137,7 @@ fn plain_login(user: &[u8], password: &[u8], offered: Capabilities) -> Result<Lo
         append(&mut lines, b" ");
         match std::str::from_utf8(argument) {
             Ok(text) if argument.iter().all(|octet| matches!(octet, b' '..=b'~')) => {
-                append(&mut lines, name::quoted(text).as_bytes());
+                append(&mut lines, Zeroizing::new(name::quoted(text)).as_bytes());
             }
             _ => {
                 let waits = !(offered.literal_plus || offered.literal_minus && argument.len() <= 4096);

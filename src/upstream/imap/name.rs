@@ -16,7 +16,8 @@ pub(super) fn mailbox(name: &str) -> String {
 
 /// A quoted string. `text` holds printable ASCII only.
 pub(super) fn quoted(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
+    // Room for the worst, since what grows leaves copies behind, and this may be a password.
+    let mut quoted = String::with_capacity(2 * text.len() + 2);
     quoted.push('"');
     for character in text.chars() {
         if matches!(character, '"' | '\\') {

@@ -22,7 +22,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::io::poll_read_buf;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use self::numbers::Numbers;
 pub(super) use self::{
@@ -53,8 +53,8 @@ pub(super) struct Tap {
     passed: BytesMut,
     /// Written by async-imap, not yet flushed.
     gathered: Vec<u8>,
-    /// Flushed; from `sent` on it has not been taken by the wire yet.
-    output: Vec<u8>,
+    /// Flushed; from `sent` on it has not been taken by the wire yet. It may hold a password.
+    output: Zeroizing<Vec<u8>>,
     sent: usize,
     /// When the server was last heard: what shows that it still makes progress.
     heard: Instant,
@@ -124,6 +124,11 @@ impl Login {
         let answers = answers.into_iter().map(Secret::new).collect();
         Self { command: Secret::new(command), answers, surrender, explained: None, tag: None }
     }
+
+    /// Whether some of it has not been sent.
+    pub(super) fn is_unsaid(&self) -> bool {
+        self.tag.is_none() || !self.answers.is_empty()
+    }
 }
 
 /// What the server sent cannot be a response to what was asked.
@@ -165,7 +170,7 @@ impl Tap {
             fetch: None,
             passed: BytesMut::new(),
             gathered: Vec::new(),
-            output: Vec::new(),
+            output: Zeroizing::default(),
             sent: 0,
             heard: Instant::now(),
             chatter: (0, 0),
@@ -178,9 +183,11 @@ impl Tap {
     }
 
     /// The wire, for the TLS handshake. `None` if the server has sent anything behind its last response: after STARTTLS
-    /// that would be somebody else's words (RFC 3501 §6.2.1, CVE-2021-33515).
+    /// that would be somebody else's words (RFC 3501 §6.2.1, CVE-2021-33515). Likewise if it has answered what it cannot
+    /// have read.
     pub(super) fn into_wire(self) -> Option<Box<dyn Wire>> {
-        let clean = self.input.is_empty() && self.passed.is_empty() && matches!(self.within, Within::Line);
+        let said = self.output.is_empty();
+        let clean = said && self.input.is_empty() && self.passed.is_empty() && matches!(self.within, Within::Line);
         clean.then_some(self.wire)
     }
 
@@ -202,9 +209,9 @@ impl Tap {
         self.login = Some(login);
     }
 
-    /// The log-in is over; what the server said to refuse it.
-    pub(super) fn disarm(&mut self) -> Option<Vec<u8>> {
-        self.login.take()?.explained
+    /// The log-in is over; what has become of it.
+    pub(super) fn disarm(&mut self) -> Option<Login> {
+        self.login.take()
     }
 
     /// When octets last came from the server.
@@ -260,7 +267,6 @@ impl Tap {
             }
         }
         if self.sent > 0 {
-            // It may have held a password.
             self.output.zeroize();
             self.sent = 0;
         }
