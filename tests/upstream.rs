@@ -7,7 +7,7 @@ use popgate::{
     mail::{Changes, Credentials, Deletion, Proof, Secret, Snapshot, Uid},
     net::{Dial, Endpoint, Pending, Wire},
     upstream::{
-        Fault, Mailbox, Settled, Upstream, Verdict, Window,
+        Extent, Fault, Mailbox, Settled, Upstream, Verdict, Window,
         imap::{Deleted, Imap, ImapMailbox, OnDelete, Security, Settings},
     },
 };
@@ -574,4 +574,31 @@ async fn a_log_in_is_not_over_before_it_has_been_sent() {
     let fault = open(&server).await.err().unwrap();
     assert!(fault.verdict == Verdict::Passing && fault.cause.contains("before"), "{fault}");
     assert_eq!(commands(&server), ["AUTHENTICATE PLAIN"]);
+}
+
+/// A body must be what was asked for: the whole, or the part from there on.
+#[tokio::test(start_paused = true)]
+async fn a_part_is_not_taken_for_another() {
+    let say = |text: &str| What::Say(text.replace('\n', "\r\n").into());
+    for (reply, whole_message) in [
+        ("* 1 FETCH (UID 5 BODY[]<0> {3}\nabc)\n$ OK .\n", true),
+        ("* 1 FETCH (UID 5 BODY[]<0> \"abc\")\n$ OK .\n", true),
+        ("* 1 FETCH (UID 5 BODY[]<0> {3}\nabc)\n$ OK .\n", false),
+        ("* 1 FETCH (UID 5 BODY[]<20> \"abc\")\n$ OK .\n", false),
+    ] {
+        let server = Server::fixture(Manner::default().deviating("UID FETCH 5", 1, say(reply)));
+        let (mut mailbox, _) = open(&server).await.unwrap();
+        let fault = match whole_message {
+            true => whole(&mut mailbox, 5).await.err(),
+            false => mailbox.peek(uid(5), Window { offset: 10, length: 10 }).await.err(),
+        };
+        assert!(fault.is_some(), "{reply}");
+    }
+    // Behind the end there is nothing, wherever the server thinks that is.
+    for reply in ["* 1 FETCH (UID 5 BODY[] {0}\n)\n$ OK .\n", "* 1 FETCH (UID 5 BODY[] \"\")\n$ OK .\n"] {
+        let server = Server::fixture(Manner::default().deviating("UID FETCH 5", 1, say(reply)));
+        let (mut mailbox, _) = open(&server).await.unwrap();
+        let body = mailbox.peek(uid(5), Window { offset: 120, length: 10 }).await.unwrap().unwrap();
+        assert_eq!((body.octets(), body.extent()), (0, Extent::Part), "{reply}");
+    }
 }

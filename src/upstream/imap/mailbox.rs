@@ -16,7 +16,7 @@ use super::{
     fault::{Phase, Trouble},
     listing::{self, Ground},
     login, settle,
-    tap::Opened,
+    tap::{Malformed, Opened},
 };
 use crate::{
     mail::{Changes, Credentials, Snapshot, Uid},
@@ -182,12 +182,13 @@ impl ImapMailbox {
         trouble.into_fault(Phase::Use, self.server.trusted())
     }
 
-    /// Asks for a body. A line that breaks before there is anything to show is replaced, once.
-    async fn ask(&mut self, uid: Uid, command: &str, listed: Option<u64>) -> Result<Option<(u64, Extent)>, Fault> {
+    /// Asks for a body, or for its part `from` an offset on. A line that breaks before there is anything to show is
+    /// replaced, once.
+    async fn ask(&mut self, uid: Uid, command: &str, from: Option<u64>) -> Result<Option<(u64, Extent)>, Fault> {
         let mut again = true;
         loop {
             self.line().await?;
-            match self.ask_once(uid, command, listed).await {
+            match self.ask_once(uid, command, from).await {
                 Ok(Asked::Body { octets, extent }) => return Ok(Some((octets, extent))),
                 Ok(Asked::Gone) => return Ok(None),
                 Err(trouble) if again && trouble.is_lost_line() && self.may_reconnect() => {
@@ -199,44 +200,45 @@ impl ImapMailbox {
         }
     }
 
-    /// `listed`: the size by which an empty body is known to be none.
-    async fn ask_once(&mut self, uid: Uid, command: &str, listed: Option<u64>) -> Result<Asked, Trouble> {
+    async fn ask_once(&mut self, uid: Uid, command: &str, from: Option<u64>) -> Result<Asked, Trouble> {
         let Some(conn) = &mut self.conn else { return Err(Trouble::Lost) };
+        // Behind the end of a message there is nothing; some call that NIL, or do not say where it stands.
+        let may_end = from.is_some_and(|from| from > 0);
         let (offset, octets) = match conn.ask_body(uid, command).await? {
             Answer::Stream(tag, Opened { offset, octets }) if octets > SMALL => {
+                let extent = extent(offset, from)?;
                 self.reading = Reading::Stream { tag, uid, given: 0 };
-                return Ok(Asked::Body { octets, extent: extent(offset) });
+                return Ok(Asked::Body { octets, extent });
             }
             Answer::Stream(tag, Opened { offset, .. }) => (offset, hold(conn, &tag, uid).await?),
+            Answer::Held(_, octets) if may_end && octets.is_empty() => (from, octets),
             Answer::Held(offset, octets) => (offset, octets),
             // Either may mean that the message was expunged: Dovecot says `BODY[] NIL`.
             Answer::Nil | Answer::Absent if listing::search(conn, &format!("UID {uid}")).await?.is_empty() => {
                 return Ok(Asked::Gone);
             }
-            // Behind the end of a message there is nothing, and some call that NIL.
-            Answer::Nil if listed.is_none() => (Some(0), Vec::new()),
+            Answer::Nil if may_end => (from, Vec::new()),
             Answer::Nil | Answer::Absent => return Err(Trouble::No(no_body())),
         };
-        if octets.is_empty() && listed.is_some_and(|listed| listed > 0) {
+        let listed = self.snapshot.find(uid).map_or(0, |message| message.octets);
+        if octets.is_empty() && listed > 0 && !may_end {
             return Err(Trouble::No(no_body()));
         }
-        let length = octets.len() as u64;
+        let (length, extent) = (octets.len() as u64, extent(offset, from)?);
         self.reading = Reading::Held { octets, given: false };
-        Ok(Asked::Body { octets: length, extent: extent(offset) })
+        Ok(Asked::Body { octets: length, extent })
     }
 }
 
 impl Mailbox for ImapMailbox {
     async fn fetch(&mut self, uid: Uid) -> Result<Option<Body<'_, Self>>, Fault> {
-        let listed = self.snapshot.find(uid).map_or(0, |message| message.octets);
-        let asked = self.ask(uid, &format!("UID FETCH {uid} (BODY.PEEK[])"), Some(listed)).await?;
+        let asked = self.ask(uid, &format!("UID FETCH {uid} (BODY.PEEK[])"), None).await?;
         Ok(asked.map(|(octets, extent)| Body::new(self, octets, extent)))
     }
 
     async fn peek(&mut self, uid: Uid, window: Window) -> Result<Option<Body<'_, Self>>, Fault> {
         let Window { offset, length } = window;
-        let listed = self.snapshot.find(uid).filter(|_| offset == 0).map(|message| message.octets);
-        let asked = self.ask(uid, &format!("UID FETCH {uid} (BODY.PEEK[]<{offset}.{length}>)"), listed).await?;
+        let asked = self.ask(uid, &format!("UID FETCH {uid} (BODY.PEEK[]<{offset}.{length}>)"), Some(offset)).await?;
         Ok(asked.map(|(octets, extent)| Body::new(self, octets, extent)))
     }
 
@@ -330,9 +332,13 @@ async fn hold(conn: &mut Conn, tag: &Tag, uid: Uid) -> Result<Vec<u8>, Trouble> 
     Ok(held)
 }
 
-/// A part names its offset; a body that does not is the whole message.
-fn extent(offset: Option<u64>) -> Extent {
-    offset.map_or(Extent::Whole, |_| Extent::Part)
+/// A part names its offset, which must be the one that was asked for; a body that names none is the whole message.
+fn extent(offset: Option<u64>, from: Option<u64>) -> Result<Extent, Malformed> {
+    match offset {
+        None => Ok(Extent::Whole),
+        Some(_) if offset == from => Ok(Extent::Part),
+        Some(_) => Err(Malformed("another part of the message than was asked for")),
+    }
 }
 
 /// The command succeeded, but there is no message in the answer, and none that is gone either.

@@ -31,11 +31,12 @@ pub(super) async fn settle(mailbox: &mut ImapMailbox, changes: &Changes) -> Sett
         }
         return Settled::Done;
     }
-    match timeout(UPDATE, update(mailbox, &mut left, seen)).await {
+    let mut kept = Vec::new();
+    match timeout(UPDATE, update(mailbox, &mut left, &mut kept, seen)).await {
         Ok(settled) => settled,
         Err(_) => {
             mailbox.hang_up();
-            Settled::Partly { left: left.len(), fault: Fault::new(Verdict::Passing, "the update took too long") }
+            Settled::Partly { left: left.len() + kept.len(), fault: Fault::new(Verdict::Passing, "the update took too long") }
         }
     }
 }
@@ -50,19 +51,18 @@ pub(super) async fn mark_seen(mailbox: &mut ImapMailbox, uids: &[Uid]) -> Result
     Ok(())
 }
 
-/// Removes `left`; what is still in it when this ends, or is given up, may still be there.
-async fn update(mailbox: &mut ImapMailbox, left: &mut Vec<Uid>, seen: &[Uid]) -> Settled {
-    let mut kept = Vec::new();
-    let mut result = pass(mailbox, left, &mut kept, seen).await;
+/// Removes `left`, but for what goes to `kept`; what is in either when this ends, or is given up, may still be there.
+async fn update(mailbox: &mut ImapMailbox, left: &mut Vec<Uid>, kept: &mut Vec<Uid>, seen: &[Uid]) -> Settled {
+    let mut result = pass(mailbox, left, kept, seen).await;
     if let Err(fault) = &result
         && mailbox.is_lost()
         && mailbox.may_reconnect()
     {
         // What was asked for may or may not have happened. A new line shows; what it shows done is done.
         info!(cause = %fault, "the line broke in the update, trying once more");
-        result = pass(mailbox, left, &mut kept, &[]).await;
+        result = pass(mailbox, left, kept, &[]).await;
     }
-    left.append(&mut kept);
+    left.append(kept);
     match result {
         Ok(()) if left.is_empty() => Settled::Done,
         Ok(()) => Settled::Partly {
