@@ -490,9 +490,11 @@ async fn what_a_listing_leaves_out_is_not_gone() {
         b"* 3 FETCH (UID 5 RFC822.SIZE 120)\r\n$ OK [MESSAGELIMIT 1 5] .\r\n",
         b"* 3 FETCH (UID 5 RFC822.SIZE 120)\r\n* 3 FETCH (UID 9)\r\n$ OK .\r\n",
     ] {
-        let manner = Manner::default()
-            .deviating("UID FETCH 7", 1, What::Close)
-            .deviating("UID FETCH 5,9 (RFC822.SIZE)", 1, What::Say(listing.to_vec()));
+        let manner = Manner::default().deviating("UID FETCH 7", 1, What::Close).deviating(
+            "UID FETCH 5,9 (RFC822.SIZE)",
+            1,
+            What::Say(listing.to_vec()),
+        );
         let server = Server::fixture(manner);
         let (mut mailbox, _) = open(&server).await.unwrap();
         assert_eq!(whole(&mut mailbox, 7).await.unwrap().unwrap().len(), 200);
@@ -501,9 +503,11 @@ async fn what_a_listing_leaves_out_is_not_gone() {
         assert_eq!(server.with("tim", "INBOX", |mailbox| mailbox.uids()), [7, 9]);
     }
     let gone: Arc<dyn Fn(&mut Account) + Send + Sync> = Arc::new(|account| account.mailboxes[0].expunge(9));
-    let manner = Manner::default()
-        .deviating("UID FETCH 7", 1, What::Close)
-        .deviating("UID FETCH 5,9 (RFC822.SIZE)", 1, What::Act(gone));
+    let manner = Manner::default().deviating("UID FETCH 7", 1, What::Close).deviating(
+        "UID FETCH 5,9 (RFC822.SIZE)",
+        1,
+        What::Act(gone),
+    );
     let server = Server::fixture(manner);
     let (mut mailbox, _) = open(&server).await.unwrap();
     assert_eq!(whole(&mut mailbox, 7).await.unwrap().unwrap().len(), 200);
@@ -514,8 +518,7 @@ async fn what_a_listing_leaves_out_is_not_gone() {
 #[tokio::test(start_paused = true)]
 async fn the_name_of_a_mailbox_is_no_response() {
     let evil = b"* LIST () \"/\" {30}\r\nx\r\n* 0 EXISTS\r\nA0003 OK done\r\n\r\n".to_vec();
-    let server =
-        Server::fixture(Manner::default().without(&["UIDPLUS"]).deviating("LIST", 1, What::Before(evil)));
+    let server = Server::fixture(Manner::default().without(&["UIDPLUS"]).deviating("LIST", 1, What::Before(evil)));
     let (mut mailbox, snapshot) = open(&server).await.unwrap();
     assert_eq!(listed(&snapshot), FX);
     assert!(matches!(mailbox.settle(&delete(&[5])).await, Settled::Done));
@@ -548,11 +551,14 @@ async fn nothing_is_moved_to_where_it_is() {
 /// A message that the listing misses must be found out even where the numbers agree by chance: a range could cover it.
 #[tokio::test(start_paused = true)]
 async fn a_listing_during_which_messages_went_is_compared() {
-    let listing = b"* 1 FETCH (UID 5 RFC822.SIZE 120)\r\n* 3 FETCH (UID 9 RFC822.SIZE 300)\r\n* 1 EXPUNGE\r\n$ OK .\r\n";
+    let listing =
+        b"* 1 FETCH (UID 5 RFC822.SIZE 120)\r\n* 3 FETCH (UID 9 RFC822.SIZE 300)\r\n* 1 EXPUNGE\r\n$ OK .\r\n";
     let found = b"* ESEARCH (TAG \"$\") UID ALL 7,9\r\n$ OK .\r\n";
-    let manner = Manner::default()
-        .deviating("UID FETCH 1:*", 1, What::Say(listing.to_vec()))
-        .deviating("UID SEARCH", 1, What::Say(found.to_vec()));
+    let manner = Manner::default().deviating("UID FETCH 1:*", 1, What::Say(listing.to_vec())).deviating(
+        "UID SEARCH",
+        1,
+        What::Say(found.to_vec()),
+    );
     let server = Server::fixture(manner);
     let (_, snapshot) = open(&server).await.unwrap();
     assert_eq!(listed(&snapshot), FX[1..]);

@@ -36,7 +36,10 @@ pub(super) async fn settle(mailbox: &mut ImapMailbox, changes: &Changes) -> Sett
         Ok(settled) => settled,
         Err(_) => {
             mailbox.hang_up();
-            Settled::Partly { left: left.len() + kept.len(), fault: Fault::new(Verdict::Passing, "the update took too long") }
+            Settled::Partly {
+                left: left.len() + kept.len(),
+                fault: Fault::new(Verdict::Passing, "the update took too long"),
+            }
         }
     }
 }
