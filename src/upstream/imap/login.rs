@@ -10,7 +10,7 @@ use super::{
     capability::Capabilities,
     conn::{COMMAND, Conn},
     dial::{self, Greeted},
-    fault::{Phase, Trouble},
+    fault::{Outcome, Phase, Trouble},
     name,
     tap::{Login, Malformed, Tap},
 };
@@ -34,7 +34,7 @@ pub(super) async fn login(server: &Server, who: &Credentials) -> Result<Conn, Fa
     let login = command(who, capabilities, &server.settings.endpoint).map_err(fault)?;
     let session = match authenticate(client, login).await {
         Ok(session) => session,
-        Err((trouble, challenge)) => return Err(Fault { challenge, ..fault(trouble) }),
+        Err((trouble, challenge)) => return Err(Fault { challenge, ..fault(discreet(trouble, &who.proof)) }),
     };
     // What the server offers before log-in is not what it offers this user (Gmail).
     let mut conn = Conn::new(session, Capabilities::default());
@@ -69,6 +69,31 @@ async fn authenticate(
             let challenge = tap.disarm().and_then(|login| STANDARD.decode(login.explained?).ok());
             Err((dial::refusal(tap, &error), challenge))
         }
+    }
+}
+
+/// Some servers repeat what they did not understand. What they say goes to the log; what was said to them must not.
+fn discreet(trouble: Trouble, proof: &Proof) -> Trouble {
+    let secret = match proof {
+        Proof::Password(password) => password.expose().as_slice(),
+        Proof::Token { token, .. } => token.expose().as_bytes(),
+    };
+    // The text may be cut, so that the beginning must do.
+    let secret = &secret[..secret.len().min(8)];
+    let tells = |octets: &[u8]| !secret.is_empty() && octets.windows(secret.len()).any(|octets| octets == secret);
+    let encoded = |octet: char| octet.is_ascii_alphanumeric() || matches!(octet, '+' | '/' | '=');
+    let tells_encoded = |word: &str| STANDARD.decode(&word[..word.len() / 4 * 4]).is_ok_and(|octets| tells(&octets));
+    let discreet = |outcome: Outcome| match &outcome.text {
+        text if tells(text.as_bytes()) || text.split(|octet| !encoded(octet)).any(tells_encoded) => {
+            Outcome { text: "(it repeats the credentials)".to_owned(), ..outcome }
+        }
+        _ => outcome,
+    };
+    match trouble {
+        Trouble::No(outcome) => Trouble::No(discreet(outcome)),
+        Trouble::Bad(outcome) => Trouble::Bad(discreet(outcome)),
+        Trouble::Bye(outcome) => Trouble::Bye(discreet(outcome)),
+        trouble => trouble,
     }
 }
 
