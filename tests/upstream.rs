@@ -606,7 +606,7 @@ async fn a_part_is_not_taken_for_another() {
     }
 }
 
-/// F-19: what a server repeats of the log-in does not come into the log.
+/// What a server repeats of the log-in does not come into the log.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_repeats_the_password_is_not_quoted() {
     for (on, before, text) in [

@@ -325,7 +325,7 @@ fn can_expunge(server: &Server, conn: &Conn) -> bool {
 }
 
 /// How this mailbox's messages are removed, and whether a client may ask for it at all: what QUIT cannot keep, DELE must
-/// not promise (F-28).
+/// not promise.
 fn removal(server: &Server, conn: &Conn, trash: Option<String>) -> (Removal, Deletion) {
     let gmail = conn.capabilities.gmail && server.settings.on_delete.is_none();
     if server.settings.on_delete == Some(OnDelete::Ignore) {

@@ -1,4 +1,4 @@
-//! UID sets that cover what they are meant to cover and nothing else (invariant F-05).
+//! UID sets that cover what they are meant to cover and nothing else.
 
 use std::fmt::Write;
 
