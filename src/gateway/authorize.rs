@@ -87,12 +87,14 @@ impl<U: Upstream> Session<'_, U> {
 
     async fn secure(&mut self, securing: Securing, reply: &Reply) -> Result<Authorization, End> {
         let Some(acceptor) = &self.gateway.acceptor else { return Err(End::Refused) };
+        // What is owed goes first, so that nothing has to be listened to any more while the last reply in the clear goes out.
+        self.client.flush().await?;
         if self.client.has_more().await {
             debug!("something was sent behind STLS");
             return Err(End::Refused);
         }
         self.client.say(reply).await?;
-        self.client.flush().await?;
+        self.client.flush_before_tls().await?;
         if let Err(error) = self.client.secure(&**acceptor).await {
             debug!(%error, "no TLS");
             return Err(End::Refused);

@@ -110,15 +110,25 @@ impl Client {
     /// Hands everything over to the kernel. Meanwhile it goes on listening as long as there is room: a client may send many
     /// commands before it reads the first reply, and two that only write wait for each other for ever.
     pub(super) async fn flush(&mut self) -> Result<(), End> {
+        self.hand_over(true).await
+    }
+
+    /// The same without listening: what the client says next is for TLS, and a quick one says it as soon as the last octet
+    /// has left us.
+    pub(super) async fn flush_before_tls(&mut self) -> Result<(), End> {
+        self.hand_over(false).await
+    }
+
+    async fn hand_over(&mut self, listening: bool) -> Result<(), End> {
         if self.out.is_empty() {
             return Ok(());
         }
         let mut sent = 0;
         while sent < self.out.len() {
-            sent += self.progress(|client, cx| client.poll_write(cx, sent)).await?;
+            sent += self.progress(listening, |client, cx| client.poll_write(cx, sent)).await?;
         }
         // Where the octets were encrypted they may still be on this side: 64 KiB at most, within one such time.
-        self.progress(|client, cx| Pin::new(&mut client.wire).poll_flush(cx)).await?;
+        self.progress(listening, |client, cx| Pin::new(&mut client.wire).poll_flush(cx)).await?;
         self.handed_over += self.out.len() as u64;
         self.out.clear();
         Ok(())
@@ -177,10 +187,11 @@ impl Client {
     /// Waits for a step in sending, and says that the client does not read if there is none for too long.
     async fn progress<T>(
         &mut self,
+        listening: bool,
         mut step: impl FnMut(&mut Self, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Result<T, End> {
         let step = poll_fn(|cx| {
-            while !self.ended && self.lines.room() > 0 {
+            while listening && !self.ended && self.lines.room() > 0 {
                 match self.poll_hear(cx) {
                     Poll::Ready(heard) => heard?,
                     Poll::Pending => break,

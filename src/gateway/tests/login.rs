@@ -1,5 +1,7 @@
 //! AUTHORIZATION: who gets in, over what, and who does not.
 
+use std::task::ready;
+
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -48,6 +50,22 @@ async fn nothing_may_be_sent_behind_stls() {
         assert_eq!(client.rest().await, format!("{GREETING}+OK send PASS\r\n"), "{behind}");
         assert_eq!(rig.memory.deeds(), []);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_answers_the_last_octet_in_the_clear_belongs_to_tls() {
+    // A client that is quicker than our next look at the line: its hello is not to be taken for more in the clear.
+    let rig = Rig::new();
+    let (wire, ours) = duplex(4096);
+    let address = SocketAddr::new([127, 0, 0, 1].into(), 4711);
+    let peer = Peer { address, client: address, encrypted: false, permit: None };
+    let line = Prompt { pipe: ours, told: Vec::new(), hello: b"hello" };
+    let session = serve(Arc::clone(&rig.gateway), Box::new(line), peer, rig.shutdown.clone());
+    let mut client = Client { wire, session: tokio::spawn(session), aborted: Arc::default() };
+    client.says("STLS\r\n").await;
+    client.reads(&format!("{GREETING}+OK begin TLS\r\n")).await;
+    client.says("QUIT\r\n").await;
+    assert_eq!(client.rest().await, "+OK POP3 server signing off\r\n");
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,4 +152,47 @@ async fn where_users_have_one_session_the_next_one_waits_for_its_end() {
     second.reads("+OK send PASS\r\n+OK maildrop has 3 messages (620 octets)\r\n").await;
     second.vanishes().await;
     rig.log_in(4096).await;
+}
+
+/// A line whose client says `hello` the moment it has been told to begin TLS.
+#[derive(Debug)]
+struct Prompt {
+    pipe: DuplexStream,
+    told: Vec<u8>,
+    hello: &'static [u8],
+}
+
+impl Wire for Prompt {
+    fn abort(&mut self) {}
+}
+
+impl AsyncRead for Prompt {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.told.ends_with(b"TLS\r\n") {
+            return Pin::new(&mut self.pipe).poll_read(cx, buf);
+        }
+        let (now, later) = self.hello.split_at(buf.remaining().min(self.hello.len()));
+        if now.is_empty() {
+            return Pin::new(&mut self.pipe).poll_read(cx, buf);
+        }
+        buf.put_slice(now);
+        self.hello = later;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Prompt {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.pipe).poll_write(cx, octets))?;
+        self.told.extend_from_slice(&octets[..written]);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_shutdown(cx)
+    }
 }
