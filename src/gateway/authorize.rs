@@ -17,7 +17,7 @@ use super::{
     summary::{End, loggable},
 };
 use crate::{
-    mail::{Credentials, Snapshot},
+    mail::{Credentials, Proof, Snapshot},
     pop3::{
         reply::{Code, Reply},
         session::{Authorization, Before, Channel, Opening, Securing, Transaction},
@@ -111,6 +111,8 @@ impl<U: Upstream> Session<'_, U> {
         // What is owed goes out before a wait.
         self.client.flush().await?;
         let user = loggable(&credentials.user);
+        // USER and PASS have replies and no challenges, and a mechanism that carries a password has had its own.
+        let explainable = matches!(credentials.proof, Proof::Token { .. });
         let refusal = match grant(self.gateway, credentials).await {
             Ok(Granted { route, mailbox, snapshot, held }) => {
                 let (transaction, reply) = opening.opened(Arc::clone(&route.session), Arc::clone(&snapshot));
@@ -125,7 +127,7 @@ impl<U: Upstream> Session<'_, U> {
             Err(fault) => {
                 refuse::log_login(&fault, &user, self.peer.client.ip());
                 let reply = refuse::login(&fault);
-                match fault.challenge {
+                match fault.challenge.filter(|_| explainable) {
                     Some(challenge) => opening.challenged(&challenge, reply),
                     None => opening.refused(reply),
                 }

@@ -136,6 +136,18 @@ async fn a_refused_token_is_explained_before_it_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_password_is_answered_by_a_reply_whatever_the_upstream_asked() {
+    // RFC 1939: PASS has `+OK` and `-ERR`. A challenge would be neither, and would swallow the next command.
+    let rig = Rig::new();
+    rig.memory.trouble(Trouble::Open(Fault { challenge: Some(Vec::new()), ..passing() }));
+    let mut client = rig.connect(4096);
+    client.says(&format!("{LOG_IN}QUIT\r\n")).await;
+    let expected = "+OK send PASS\r\n-ERR [SYS/TEMP] mail service temporarily unavailable, try again later\r\n\
+        +OK POP3 server signing off\r\n";
+    assert_eq!(client.rest().await, format!("{GREETING}{expected}"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_users_have_one_session_the_next_one_waits_for_its_end() {
     // T056
     let rig = Rig::with(Memory::new(1000), |maildrops| maildrops.lock = Lock::Gateway);
