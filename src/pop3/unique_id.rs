@@ -72,7 +72,7 @@ impl FromStr for Template {
             let named = !text.contains(['{', '}']);
             return Err(if named { Error::Preset(text.to_owned()) } else { Error::NotUnique });
         }
-        let longest = parts.iter().map(Part::longest).sum();
+        let longest = parts.iter().map(Part::longest).fold(0, usize::saturating_add);
         if longest > LONGEST {
             return Err(Error::Length(longest));
         }
@@ -303,6 +303,7 @@ mod tests {
             ("{uid:099999999999999999999}", Error::Placeholder("uid:099999999999999999999".into())),
             ("{uid:071}", Error::Length(71)),
             ("{uid:061x}{uidvalidity}", Error::Length(71)),
+            ("{uid:018446744073709551615}{uid}", Error::Length(usize::MAX)),
         ];
         for (template, expected) in cases {
             assert_eq!(template.parse::<Template>(), Err(expected), "{template}");
