@@ -117,6 +117,8 @@ impl Authorization {
     }
 
     fn user(mut self, name: &[u8]) -> Before {
+        // Whatever becomes of this one, the password that follows is not meant for the one before.
+        self.user = None;
         match sasl::user_name(name) {
             Ok(name) => {
                 self.user = Some(name);
@@ -290,7 +292,8 @@ mod tests {
     fn log_in_by_user_and_pass() {
         let empty = "+OK maildrop has 0 messages (0 octets)";
         let first = "-ERR send USER first";
-        let cases: [(&[&str], &[&str]); 9] = [
+        let name = "-ERR [AUTH] user name is not acceptable";
+        let cases: [(&[&str], &[&str]); 11] = [
             (&["USER tim", "PASS good"], &[OK, empty]),
             (&["PASS x"], &[first]), // T042
             (&["USER", "USER   "], &["-ERR user name required", "-ERR user name required"]), // T043
@@ -298,7 +301,10 @@ mod tests {
             (&["USER a", "USER tim", "PASS x"], &[OK, OK, DENIED]), // T044
             (&["USER tim", "PASS x", "USER tim", "PASS good"], &[OK, DENIED, OK, empty]), // T045
             (&["USER tim", "PASS x", "PASS x"], &[OK, DENIED, first]), // T047
-            (&["USER t\u{1}m", "PASS x"], &["-ERR [AUTH] user name is not acceptable", first]), // T051
+            (&["USER t\u{1}m", "PASS x"], &[name, first]),          // T051
+            // One user's password does not go out under another's name.
+            (&["USER eve", "USER t\u{1}m", "PASS good"], &[OK, name, first]),
+            (&["USER eve", "USER", "PASS good"], &[OK, "-ERR user name required", first]),
             (
                 // T046; trouble that passes is no guess.
                 &["USER tim", "PASS 1", "USER tim", "PASS 2", "USER tim", "PASS temp", "USER tim", "PASS 3", "CAPA"],
