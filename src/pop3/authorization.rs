@@ -24,6 +24,8 @@ pub struct Authorization {
     /// How many commands that belong behind a log-in are still taken for having been sent before it failed.
     sent_ahead: u16,
     failures: u8,
+    /// Log-ins that were refused, for whatever reason.
+    refusals: u8,
 }
 
 /// What the next line is.
@@ -57,6 +59,7 @@ impl Authorization {
             patience: Patience::before_login(),
             sent_ahead: 0,
             failures: 0,
+            refusals: 0,
         };
         // Nothing before `POP3`, to which some clients object (UW), and no angle brackets, which would mean APOP.
         (session, Reply::ok("POP3 server ready"))
@@ -176,10 +179,12 @@ impl Authorization {
         }
     }
 
-    /// Answers a log-in that failed. Only one whose credentials are at fault counts as a guess.
+    /// Answers a log-in that failed. Only one whose credentials are at fault counts as a guess; but some servers speak of
+    /// trouble that passes when the password is wrong, and nobody gets to try without end.
     fn refuse(mut self, refusal: Reply) -> Before {
         self.failures += u8::from(refusal.code() == Some(Code::Auth));
-        if self.failures >= GUESSES {
+        self.refusals += 1;
+        if self.failures >= GUESSES || self.refusals >= ATTEMPTS {
             return Before::Close(Some(refusal));
         }
         self.patience.restore();
@@ -223,6 +228,9 @@ impl Opening {
 
 /// How many wrong passwords one connection may try.
 const GUESSES: u8 = 3;
+
+/// How often one connection may try to log in at all. Clients that try again after trouble connect anew.
+const ATTEMPTS: u8 = 10;
 
 /// More commands than any known client sends ahead (mpop: 100). Where they end cannot be seen, so there has to be an end.
 const SENT_AHEAD: u16 = 1000;
@@ -324,6 +332,14 @@ mod tests {
         for (lines, expected) in cases {
             assert_eq!(dialogue(TLS, lines), expected, "{lines:?}");
         }
+    }
+
+    #[test]
+    fn nobody_tries_without_end() {
+        // Also where the server says "try again" to a wrong password.
+        let seen = dialogue(TLS, &["USER tim", "PASS temp"].repeat(15));
+        assert_eq!(seen.iter().filter(|reply| reply.starts_with("-ERR [SYS/TEMP]")).count(), 10);
+        assert_eq!(seen.last().map(String::as_str), Some("!close"));
     }
 
     #[test]
