@@ -9,6 +9,8 @@ use std::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    task::Poll,
+    time::Duration,
 };
 
 use popgate::net::{Dial, Endpoint, Pending, Wire};
@@ -426,7 +428,7 @@ async fn odd_bodies() {
     }
 }
 
-/// T284, §4.3: the line to the upstream ends, falls silent or brings one wrong octet after every number of octets.
+/// T284, T0A0, §4.3: the line to the upstream ends, falls silent or brings one wrong octet after every number of octets.
 #[tokio::test(start_paused = true)]
 async fn cut_after_every_octet() {
     let counted =
@@ -472,6 +474,52 @@ async fn the_client_is_cut_after_every_octet() {
         let quit = commands[..at].ends_with("QUIT\r\n");
         assert_eq!(left, if quit { vec![7] } else { vec![5, 7, 9] }, "at {at}");
     }
+}
+
+/// T242, F33: the process ends at any moment, and so do its lines. The next session finds every message that was not
+/// deleted, and can delete the others again.
+#[tokio::test(start_paused = true)]
+async fn killed_at_every_step() {
+    for polls in 0.. {
+        let server = server(Manner::default());
+        let gate = gate(&server);
+        let (mut client, session) = gate.line();
+        let commands = "USER tim\r\nPASS sec ret\r\nRETR 1\r\nDELE 1\r\nDELE 3\r\nQUIT\r\n";
+        client.write_all(commands.as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        let finished = poll_times(session, polls).await;
+        // What was sent upstream before is still carried out.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let left = server.with("tim", "INBOX", |inbox| inbox.uids());
+        assert!(left == [5, 7, 9] || left == [7], "after {polls}: {left:?}");
+        let mut client = gate.connect();
+        let pass = client.log_in().await.unwrap();
+        assert!(pass.starts_with(&format!("+OK maildrop has {} messages", left.len())), "after {polls}: {pass}");
+        for number in 1..=left.len() {
+            assert!(client.ask(&format!("DELE {number}")).await.unwrap().starts_with("+OK"));
+        }
+        let quit = client.ask("QUIT").await.unwrap();
+        assert_eq!(quit, "+OK POP3 server signing off (0 messages left)", "after {polls}");
+        client.leave().await;
+        if finished {
+            assert_eq!(left, [7]);
+            break;
+        }
+    }
+}
+
+/// Polls a future so many times and drops it. Whether it was done.
+async fn poll_times(future: impl Future<Output = ()>, times: usize) -> bool {
+    let mut future = std::pin::pin!(future);
+    let mut polled = 0;
+    std::future::poll_fn(|cx| {
+        if polled == times {
+            return Poll::Ready(false);
+        }
+        polled += 1;
+        future.as_mut().poll(cx).map(|()| true)
+    })
+    .await
 }
 
 /// A server whose first line breaks after so many octets.
@@ -579,7 +627,7 @@ async fn hostile_octets() -> u64 {
             tell(Manner::default().deviating("UID FETCH 5 ", 0, What::Say(announced)), "announced").await;
         }
     }
-    // A message of 32 MB through a client that reads slowly: what it has not read is not fetched.
+    // T175: a message of 32 MB through a client that reads slowly: what it has not read is not fetched.
     let server = server(Manner::default());
     server.with("tim", "INBOX", |inbox| inbox.messages[1].content = Content::Filler(32_000_000));
     let mut client = Gate::new(&server).connect();
@@ -599,7 +647,7 @@ async fn hostile_octets() -> u64 {
         let flood = tokio::spawn(async move {
             let _ = theirs.write_all(b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] ready\r\n").await;
             let mut sent = 0;
-            while sent < 32_000_000 && theirs.write_all(line).await.is_ok() {
+            while sent < 4_000_000 && theirs.write_all(line).await.is_ok() {
                 sent += line.len();
             }
         });

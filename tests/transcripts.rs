@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, fs, net::SocketAddr, path::Path, sync::Arc};
 
 use popgate::{
     gateway::{Gateway, Lock, Peer, Route, Routes, Seen, serve},
-    net::{Accept, Dial, tls::Acceptor},
+    net::{
+        Accept, Dial,
+        tls::{Acceptor, Connector},
+    },
     upstream::imap::{Deleted, Imap, OnDelete, Security},
 };
 use tokio_util::sync::CancellationToken;
@@ -61,7 +64,8 @@ fn failure(name: &str) -> Option<String> {
 
 /// A popgate as a transcript's options want it.
 fn house(options: &Options, dial: Arc<dyn Dial>) -> Serve {
-    const KNOWN: [&str; 9] = ["crumbs", "deleted", "lock", "on_delete", "peer", "seen", "tls", "uidl", "upstream"];
+    const KNOWN: [&str; 10] =
+        ["crumbs", "deleted", "lock", "on_delete", "peer", "seen", "tls", "trust", "uidl", "upstream"];
     assert!(options.keys().all(|key| KNOWN.contains(&key)), "an option is none of {KNOWN:?}");
     let mut upstream = gate::upstream();
     if options.value("upstream") == Some("starttls") {
@@ -88,7 +92,11 @@ fn house(options: &Options, dial: Arc<dyn Dial>) -> Serve {
         maildrops.lock = Lock::Gateway;
     }
     let identity = tls::identity();
-    let route = Route::new(Imap::new(upstream, dial, Some(identity.connector.clone())), maildrops);
+    let connector = match options.value("trust") {
+        Some("no") => Connector::new(None).unwrap(),
+        _ => identity.connector.clone(),
+    };
+    let route = Route::new(Imap::new(upstream, dial, Some(connector)), maildrops);
     let acceptor = (options.value("tls") == Some("stls"))
         .then(|| Arc::new(Acceptor::load(&identity.certificate, &identity.key).unwrap()) as Arc<dyn Accept>);
     let gateway = Arc::new(Gateway::new(Routes::new(Some(route), None), gate::settings(), acceptor));

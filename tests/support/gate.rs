@@ -73,11 +73,17 @@ impl Gate {
 
     /// A client connects over a line that counts as encrypted.
     pub(crate) fn connect(&self) -> Client {
+        let (line, session) = self.line();
+        Client { line, session: tokio::spawn(session) }
+    }
+
+    /// The same; the session is run by whoever wants to.
+    pub(crate) fn line(&self) -> (BufReader<DuplexStream>, impl Future<Output = ()> + Send + use<>) {
         let (ours, theirs) = tokio::io::duplex(self.capacity);
         let address = "192.0.2.7:50000".parse().unwrap();
         let peer = Peer { address, client: address, encrypted: true, permit: None };
         let session = serve(Arc::clone(&self.gateway), Box::new(ours), peer, self.shutdown.clone());
-        Client { line: BufReader::new(theirs), session: tokio::spawn(session) }
+        (BufReader::new(theirs), session)
     }
 }
 

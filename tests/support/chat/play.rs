@@ -151,7 +151,15 @@ impl Play {
             }
             Act::Closed(leg) => self.closed(*leg).await,
             Act::Aborted(leg) => self.aborted(*leg).await,
-            Act::Tls(leg) => self.tls(*leg).await,
+            Act::Tls(leg) => {
+                let line = self.tls(*leg).await?.map_err(|fault| fault.to_string())?;
+                self.peer(*leg)?.line = Some(line);
+                Ok(())
+            }
+            Act::TlsRefused(leg) => match self.tls(*leg).await? {
+                Ok(_) => Err("popgate has nothing against it".into()),
+                Err(_) => Ok(()),
+            },
             Act::Hear(leg, hear) => {
                 self.peer(*leg)?.deaf = !hear;
                 Ok(())
@@ -307,7 +315,8 @@ impl Play {
         Ok(())
     }
 
-    async fn tls(&mut self, leg: Leg) -> Outcome {
+    /// A handshake, and how it ended.
+    async fn tls(&mut self, leg: Leg) -> Result<io::Result<Box<dyn Line>>, String> {
         self.flushed(leg).await?;
         let peer = self.peer(leg)?;
         if !peer.unread.is_empty() {
@@ -320,9 +329,7 @@ impl Play {
                 Leg::Imap => tls::accept(line).await,
             }
         });
-        let line = shaken.await.map_err(|_| "the handshake stalls")?.map_err(|fault| fault.to_string())?;
-        self.peer(leg)?.line = Some(line);
-        Ok(())
+        shaken.await.map_err(|_| "the handshake stalls".into())
     }
 
     /// The client leaves, popgate finishes, and nothing is left over.

@@ -44,6 +44,8 @@ pub(crate) enum Act {
     Aborted(Leg),
     /// `C: !tls`, `s: !tls`: the peer's side of a TLS handshake.
     Tls(Leg),
+    /// `s: !tls refused`: the same, and popgate does not want to go on.
+    TlsRefused(Leg),
     /// `C: !deaf`, `C: !hear`: the peer reads no more, and reads again.
     Hear(Leg, bool),
     /// `C: !connect`: another client connects.
@@ -148,6 +150,7 @@ fn act(line: &str, indented: bool) -> Result<Act, String> {
         ("!end", false) => Ok(Act::End(leg)),
         ("!reset", false) => Ok(Act::Reset(leg)),
         ("!tls", false) => Ok(Act::Tls(leg)),
+        ("!tls refused", false) => Ok(Act::TlsRefused(leg)),
         ("!deaf", false) => Ok(Act::Hear(leg, false)),
         ("!hear", false) => Ok(Act::Hear(leg, true)),
         ("!connect", false) if leg == Leg::Pop3 => Ok(Act::Connect),
