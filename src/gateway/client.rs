@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::summary::End;
 use crate::{
@@ -168,8 +168,9 @@ impl Client {
     /// line, and a reset overtakes the last reply.
     async fn see_off(&mut self) -> io::Result<()> {
         self.wire.shutdown().await?;
-        let mut unread = [0; 512];
-        while !self.ended && self.wire.read(&mut unread).await? > 0 {}
+        // Somebody may have sent the next password already.
+        let mut unread = Zeroizing::new([0; 512]);
+        while !self.ended && self.wire.read(&mut *unread).await? > 0 {}
         Ok(())
     }
 
