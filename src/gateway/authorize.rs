@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::{
@@ -75,12 +76,14 @@ impl<U: Upstream> Session<'_, U> {
 
     /// Sends a reply before log-in. Who guesses passwords has to wait for it.
     async fn answer(&mut self, reply: &Reply) -> Result<(), End> {
+        let tried = self.tried.take().unwrap_or_else(Instant::now);
         if reply.code() == Some(Code::Auth) {
             self.client.flush().await?;
             let delay = self.gateway.settings.failure_delay;
             let chance = RandomState::new().hash_one(self.id) % 256;
-            // Never sooner, up to a quarter later: what is checked where cannot be told from the time it takes.
-            tokio::time::sleep(delay + delay / 1024 * u32::try_from(chance).unwrap_or_default()).await;
+            // Counted from the question and never sooner, up to a quarter later: what was checked where, or whether it
+            // was checked at all, cannot be told from the time it takes. Dovecot takes two seconds for itself.
+            tokio::time::sleep_until(tried + delay + delay / 1024 * u32::try_from(chance).unwrap_or_default()).await;
         }
         self.client.say(reply).await
     }
@@ -110,6 +113,7 @@ impl<U: Upstream> Session<'_, U> {
     ) -> Result<Result<Open<U::Mailbox>, Before>, End> {
         // What is owed goes out before a wait.
         self.client.flush().await?;
+        let tried = Instant::now();
         let user = loggable(&credentials.user);
         // USER and PASS have replies and no challenges, and a mechanism that carries a password has had its own.
         let explainable = matches!(credentials.proof, Proof::Token { .. });
@@ -134,6 +138,7 @@ impl<U: Upstream> Session<'_, U> {
             }
         };
         self.summary.user = Some(user);
+        self.tried = Some(tried);
         Ok(Err(refusal))
     }
 }

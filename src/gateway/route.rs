@@ -83,7 +83,7 @@ impl<U> Routes<U> {
             Some(domain) if !user.contains('@') => format!("{user}@{domain}"),
             _ => user.to_owned(),
         };
-        // Whatever stands before the last `@` is a part of the name (README 33), `%` and `!` anywhere.
+        // Whatever stands before the last `@` is a part of the name, and so is `%` or `!` wherever it stands.
         let parts = user.rsplit_once('@');
         let known = parts.and_then(|(_, domain)| self.by_domain.get(&Domain::parse(domain)?));
         let route = known.or(self.default.as_ref())?;

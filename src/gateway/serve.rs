@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info_span};
 
@@ -40,7 +41,8 @@ pub fn serve<U: Upstream>(
     let id = gateway.sessions.fetch_add(1, Ordering::Relaxed);
     let session = async move {
         let client = Client::new(wire);
-        Session { gateway: &gateway, id, peer, client, shutdown, summary: Summary::new() }.run().await;
+        let summary = Summary::new();
+        Session { gateway: &gateway, id, peer, client, shutdown, tried: None, summary }.run().await;
     };
     session.instrument(info_span!("session", id))
 }
@@ -52,6 +54,8 @@ pub(super) struct Session<'a, U> {
     pub(super) peer: Peer,
     pub(super) client: Client,
     pub(super) shutdown: CancellationToken,
+    /// When the credentials came that were refused last, if nothing was answered yet.
+    pub(super) tried: Option<Instant>,
     pub(super) summary: Summary,
 }
 
