@@ -68,7 +68,7 @@ pub struct Options {
     #[arg(long, value_name = "URL")]
     pub listen: Vec<String>,
 
-    /// The IMAP server
+    /// The IMAP server; if there are routes, that of users whom none of them is for
     ///
     /// imaps://HOST[:993], imap+starttls://HOST[:143] or, on this machine, imap://HOST[:143]
     #[allow(rustdoc::broken_intra_doc_links, reason = "clap prints this as it stands")]

@@ -13,7 +13,7 @@ use std::{
 use popgate::{
     config::{CommandLine, Config, Upstream},
     gateway::{Lock, Seen},
-    upstream::imap::Security,
+    upstream::imap::{Deleted, OnDelete, Security},
 };
 use tempfile::TempDir;
 
@@ -49,6 +49,24 @@ fn a_port_in_use_is_a_wrong_configuration() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains(&format!("popgate: cannot listen on {}: ", taken.local_addr().unwrap())), "{text}");
+}
+
+/// A container of nothing but popgate has none.
+#[test]
+fn root_certificates_are_needed_for_tls_alone() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("pop3://{}", taken.local_addr().unwrap());
+    let none = [("SSL_CERT_FILE", "/nowhere"), ("SSL_CERT_DIR", "/nowhere")];
+    for (upstream, said) in [
+        // All is well but for the port.
+        ("imap://127.0.0.1", "popgate: cannot listen on "),
+        ("imaps://127.0.0.1", "popgate: no root certificates: "),
+        ("imap+starttls://127.0.0.1", "popgate: no root certificates: "),
+    ] {
+        let output = popgate(Path::new("."), &["serve", "--listen", &listen, "--upstream", upstream], none);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains(said), "{upstream}: {text}");
+    }
 }
 
 #[test]
@@ -178,12 +196,103 @@ fn what_the_manual_comments_out_can_be_used() {
 
 #[test]
 fn the_examples_can_be_used() {
-    let mut examples = 0;
-    for entry in fs::read_dir(root().join("config/examples")).unwrap() {
-        load(&[&entry.unwrap().path()], &[], &CommandLine::default());
-        examples += 1;
-    }
-    assert!(examples > 0);
+    let expected = [
+        ("gmail.toml", "all: imap.gmail.com:993"),
+        ("microsoft365.toml", "all: outlook.office365.com:993"),
+        ("minimal.toml", "all: imap.example.com:993"),
+        ("retro-lan.toml", "all: imap.example.com:993"),
+        (
+            "several-domains.toml",
+            "example.com example.org: imap.example.com:993, xn--mller-kva.example: mail.xn--mller-kva.example:143",
+        ),
+        ("sidecar.toml", "all: imap.example.com:993"),
+    ];
+    let directory = fs::read_dir(root().join("config/examples")).unwrap();
+    let mut files: Vec<_> = directory.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let found = files.iter().map(|file| {
+        let config = load(&[file], &[], &CommandLine::default());
+        assert!(config.dangerous.is_empty() && config.warnings.is_empty(), "{file:?}");
+        let routes = config.routes.iter().map(|route| {
+            let domains: Vec<_> = route.domains.iter().map(ToString::to_string).collect();
+            (domains.join(" "), &route.upstream)
+        });
+        let routes = config.upstream.iter().map(|upstream| ("all".to_owned(), upstream)).chain(routes);
+        let routes: Vec<_> = routes.map(|(users, upstream)| format!("{users}: {}", upstream.server.endpoint)).collect();
+        (file.file_name().unwrap().to_str().unwrap(), routes.join(", "))
+    });
+    assert_eq!(found.collect::<Vec<_>>(), expected.map(|(name, routes)| (name, routes.to_owned())));
+}
+
+#[test]
+fn a_route_is_based_on_the_maildrop_above_and_not_on_the_upstream() {
+    let directory = certificates();
+    let file = directory.path().join("popgate.toml");
+    let text = r#"
+        [upstream]
+        url = "imap://192.0.2.1"
+        ca = "extra-ca.pem"
+        mailbox = "Mail"
+        strip_domain = true
+        dangerous_plaintext = true
+
+        [maildrop]
+        uidl = "uid"
+        on_delete = "ignore"
+        seen = "never"
+        deleted = "hide"
+        lock = "gateway"
+
+        [[route]]
+        domains = ["one.example", "TWO.example"]
+        upstream.url = "imaps://one.example"
+
+        [[route]]
+        domains = ["three.example"]
+        upstream.url = "imap://192.0.2.3"
+        upstream.ca = "fullchain.pem"
+        upstream.dangerous_plaintext = true
+        maildrop.uidl = "stalwart"
+        maildrop.seen = "retr"
+    "#;
+    fs::write(&file, text).unwrap();
+    let config = load(&[&file], &[], &upstream("imap://127.0.0.1"));
+    let [one, three] = &config.routes[..] else { panic!("{:?}", config.routes) };
+
+    let Upstream { server, ca, maildrops } = config.upstream.as_ref().unwrap();
+    assert_eq!((server.endpoint.to_string().as_str(), server.mailbox.as_str()), ("127.0.0.1:143", "Mail"));
+    assert_eq!((ca, maildrops.strip_domain), (&Some(directory.path().join("extra-ca.pem")), true));
+
+    let Upstream { server, ca, maildrops } = &one.upstream;
+    assert_eq!((server.endpoint.to_string().as_str(), server.mailbox.as_str()), ("one.example:993", "INBOX"));
+    assert_eq!((ca, maildrops.strip_domain), (&None, false));
+    assert_eq!((server.on_delete, server.deleted), (Some(OnDelete::Ignore), Deleted::Hide));
+    assert_eq!((maildrops.unique_ids.to_string().as_str(), maildrops.seen), ("{uid}", Seen::Never));
+    assert_eq!(maildrops.lock, Lock::Gateway);
+
+    let Upstream { server, ca, maildrops } = &three.upstream;
+    assert_eq!(ca, &Some(directory.path().join("fullchain.pem")));
+    assert_eq!((server.on_delete, server.deleted), (Some(OnDelete::Ignore), Deleted::Hide));
+    assert_eq!((maildrops.unique_ids.to_string().as_str(), maildrops.seen), ("{uidvalidity}{uid}", Seen::Retr));
+
+    // Each is logged with the place where it is set.
+    let dangerous = ["upstream.dangerous_plaintext", "route.upstream.dangerous_plaintext for three.example"];
+    assert_eq!(config.dangerous, dangerous);
+    let warnings: Vec<_> = config.warnings.iter().map(|warning| warning.split_once(": ").unwrap().0).collect();
+    assert_eq!(warnings, ["maildrop.uidl", "route.maildrop.uidl for three.example"]);
+}
+
+#[test]
+fn with_routes_there_need_be_no_other_upstream() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("popgate.toml");
+    let text = "[[route]]\ndomains = [\"one.example\"]\nupstream.url = \"imaps://one.example\"\n";
+    fs::write(&file, text).unwrap();
+    let config = load(&[&file], &[], &CommandLine::default());
+    assert_eq!((config.upstream, config.append_domain), (None, None));
+    // The whole manual may stand before it.
+    let config = load(&[&root().join("config/popgate.toml"), &file], &[], &CommandLine::default());
+    assert_eq!((config.upstream, config.routes.len()), (None, 1));
 }
 
 fn load(files: &[&Path], environment: &[(&str, &str)], command_line: &CommandLine) -> Config {
