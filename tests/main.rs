@@ -12,6 +12,7 @@ mod floors;
 mod probe;
 mod properties;
 mod readme;
+mod routes;
 mod secrets;
 mod servers;
 mod sessions;
