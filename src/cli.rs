@@ -34,6 +34,7 @@ pub enum Command {
     /// not whether its certificate is good.
     Probe {
         /// pop3://HOST[:110], pop3s://HOST[:995] or http://HOST[:80][/PATH]
+        #[allow(rustdoc::broken_intra_doc_links, reason = "clap prints this as it stands")]
         url: Target,
     },
 
