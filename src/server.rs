@@ -152,11 +152,12 @@ impl Ports {
         };
         let stop = CancellationToken::new();
         let sessions = TaskTracker::new();
+        let ports = self.0.len();
         for port in self.0 {
             sessions.spawn(listen(port, gateway.clone(), limits.clone(), sessions.clone(), stop.clone()));
         }
         told().await;
-        info!(sessions = sessions.len().saturating_sub(1), "stopping: sessions are asked to end");
+        info!(sessions = sessions.len().saturating_sub(ports), "stopping: sessions are asked to end");
         stop.cancel();
         sessions.close();
         let drained = async {

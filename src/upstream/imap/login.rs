@@ -34,7 +34,14 @@ pub(super) async fn login(server: &Server, who: &Credentials) -> Result<Conn, Fa
     let login = command(who, capabilities, &server.settings.endpoint).map_err(fault)?;
     let session = match authenticate(client, login).await {
         Ok(session) => session,
-        Err((trouble, challenge)) => return Err(Fault { challenge, ..fault(discreet(trouble, &who.proof)) }),
+        Err((trouble, challenge)) => {
+            let trouble = discreet(trouble, &who.proof);
+            return Err(match (&who.proof, challenge) {
+                // The server asked once more than there is to say about a password, so it has not looked at it.
+                (Proof::Password(_), Some(_)) => before(trouble),
+                (_, challenge) => Fault { challenge, ..fault(trouble) },
+            });
+        }
     };
     // What the server offers before log-in is not what it offers this user (Gmail).
     let mut conn = Conn::new(session, Capabilities::default());

@@ -1,0 +1,38 @@
+//! What the tap keeps for others to take: bodies, rows, findings, and the lines that async-imap would drop.
+
+use super::{Fetch, Found};
+use crate::mail::{Message, Uid};
+
+/// What the tap keeps for others to take.
+#[derive(Default)]
+pub(in crate::upstream::imap) struct Aside {
+    /// The message whose body is expected; bodies of others are not delivered.
+    pub(in crate::upstream::imap) wanted: Option<Uid>,
+    /// A body whose octets wait to be read, until it is taken.
+    pub(in crate::upstream::imap) opened: Option<Opened>,
+    /// A FETCH response with a body, complete.
+    pub(in crate::upstream::imap) body: Option<Fetch>,
+    /// The rows of a listing, while one is expected.
+    pub(in crate::upstream::imap) rows: Option<Vec<Message>>,
+    /// The result of a search, while one is expected.
+    pub(in crate::upstream::imap) found: Option<Found>,
+    /// The mailbox that LIST responses call the trash, while they are expected; empty before one does.
+    pub(in crate::upstream::imap) trash: Option<String>,
+    /// The newest list of capabilities, as words.
+    pub(in crate::upstream::imap) capabilities: Option<String>,
+    /// The newest tagged response, as async-imap saw it: what async-imap makes of a refused log-in does not hold its code.
+    pub(in crate::upstream::imap) tagged: Option<Vec<u8>>,
+    /// The server's farewell, likewise.
+    pub(in crate::upstream::imap) bye: Option<Vec<u8>>,
+    /// The flags defined in the mailbox (RFC 3501 §7.2.6).
+    pub(in crate::upstream::imap) flags: Option<String>,
+}
+
+/// A body literal of which no octet has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::upstream::imap) struct Opened {
+    /// Where in the message it begins, if the server says that it is a part.
+    pub(in crate::upstream::imap) offset: Option<u64>,
+    /// How many octets were announced.
+    pub(in crate::upstream::imap) octets: u64,
+}

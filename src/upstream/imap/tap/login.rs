@@ -1,0 +1,36 @@
+//! The log-in that the tap says in place of the blank one that async-imap writes.
+
+use std::collections::VecDeque;
+
+use crate::mail::Secret;
+
+/// A log-in: the command that stands in for the next one async-imap sends, and the answers to the server's challenges.
+pub(in crate::upstream::imap) struct Login {
+    /// The command's text behind the tag.
+    pub(in crate::upstream::imap) command: Secret<Vec<u8>>,
+    /// The lines that answer challenges, in order, without their ends.
+    pub(in crate::upstream::imap) answers: VecDeque<Secret<Vec<u8>>>,
+    /// The line that answers one challenge too many: it explains a refusal (RFC 7628 §3.2.3) or asks for nothing we know.
+    pub(in crate::upstream::imap) surrender: &'static [u8],
+    /// The challenge too many.
+    pub(in crate::upstream::imap) explained: Option<Vec<u8>>,
+    /// The tag it was sent with.
+    pub(super) tag: Option<Vec<u8>>,
+}
+
+impl Login {
+    /// A log-in that sends `command`.
+    pub(in crate::upstream::imap) fn new(
+        command: Vec<u8>,
+        answers: impl IntoIterator<Item = Vec<u8>>,
+        surrender: &'static [u8],
+    ) -> Self {
+        let answers = answers.into_iter().map(Secret::new).collect();
+        Self { command: Secret::new(command), answers, surrender, explained: None, tag: None }
+    }
+
+    /// Whether some of it has not been sent.
+    pub(in crate::upstream::imap) fn is_unsaid(&self) -> bool {
+        self.tag.is_none() || !self.answers.is_empty()
+    }
+}

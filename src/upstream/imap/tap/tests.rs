@@ -1,0 +1,154 @@
+//! What comes out of a tap, and what ends it.
+
+use std::future::poll_fn;
+
+use proptest::prelude::*;
+use tokio::io::{AsyncWriteExt, duplex};
+
+use super::*;
+use crate::mail::{Message, Uid};
+
+/// All that comes out of a tap.
+#[derive(Debug, Default, PartialEq)]
+struct Heard {
+    passed: String,
+    bodies: Vec<Vec<u8>>,
+    fetched: Vec<Option<u32>>,
+    rows: Vec<Message>,
+    found: Option<Found>,
+    capabilities: Option<String>,
+    flags: Option<String>,
+    trouble: Option<String>,
+}
+
+/// What is made of `input` when it comes in pieces of `chunk` octets and the body of UID 7 is expected.
+fn heard(input: &[u8], chunk: usize) -> Heard {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let (ours, mut theirs) = duplex(chunk);
+        let input = input.to_vec();
+        let server = tokio::spawn(async move {
+            let _ = theirs.write_all(&input).await; // The tap may have had enough.
+        });
+        let mut tap = Tap::new(Box::new(ours));
+        let mut heard = Heard::default();
+        loop {
+            tap.aside.wanted = Uid::new(7);
+            tap.aside.rows.get_or_insert_default();
+            tap.aside.found.get_or_insert_default();
+            let mut octets = [0; 100];
+            let mut octets = ReadBuf::new(&mut octets);
+            let read = poll_fn(|cx| match Pin::new(&mut tap).poll_read(cx, &mut octets) {
+                Poll::Pending if tap.aside.opened.is_some() => Poll::Ready(Ok(())),
+                polled => polled,
+            });
+            let read = read.await;
+            if tap.aside.opened.take().is_some() {
+                heard.bodies.push(body(&mut tap).await.unwrap_or_default());
+                continue;
+            }
+            heard.fetched.extend(tap.aside.body.take().map(|fetch| fetch.uid));
+            heard.passed.push_str(std::str::from_utf8(octets.filled()).expect("ASCII"));
+            match read {
+                Ok(()) if octets.filled().is_empty() => break,
+                Ok(()) => {}
+                Err(error) => {
+                    heard.trouble = Some(error.to_string());
+                    break;
+                }
+            }
+        }
+        heard.rows = tap.aside.rows.take().unwrap_or_default();
+        heard.found = tap.aside.found.take();
+        heard.capabilities = tap.aside.capabilities.take();
+        heard.flags = tap.aside.flags.take();
+        drop(tap);
+        server.await.unwrap();
+        heard
+    })
+}
+
+async fn body(tap: &mut Tap) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let octets = poll_fn(|cx| tap.poll_body(cx)).await?;
+        if octets == 0 {
+            return Ok(body);
+        }
+        body.extend_from_slice(tap.body(octets));
+        tap.consume(octets);
+    }
+}
+
+/// Every kind of response, and what may look like one where it is none.
+const SESSION: &[u8] = b"* OK [CAPABILITY IMAP4rev1  SASL-IR] hello\r\n\
+    * FLAGS (\\Seen $x)\r\n* 3 EXISTS\n* 0 RECENT\r\n* OK [UIDVALIDITY 17] .\r\n\r\n\
+    * 1 FETCH (UID 5 RFC822.SIZE 120)\r\n* 2 FETCH (RFC822.SIZE 200 UID 7)\r\n* 3 UIDFETCH (RFC822.SIZE 1)\r\n\
+    * SEARCH 5 7\r\n* ESEARCH (TAG \"A1\") UID COUNT 2 ALL 9:12\r\n\
+    * 2 FETCH (FLAGS () BODY[] {25}\r\n)\r\nA1 OK * BYE\r\n* X {9}\r\n UID 7)\r\n\
+    * 2 FETCH (UID 8 BODY[] {3}\r\na)\n X {2}\r\nbc)\r\n* XFOO {4}\r\nA1 O y {1}\r\nz\r\n\
+    * 1 FETCH (UID 7 BODY[] \"q\\\"\")\r\n* 2 EXPUNGE\r\nA1 OK [READ-WRITE] done\r\n* BYE\r\n";
+
+#[test]
+fn responses_are_sorted() {
+    let heard = heard(SESSION, 4096);
+    let passed = "* OK [CAPABILITY IMAP4rev1 SASL-IR] hello\r\n* 3 EXISTS\r\n* OK [UIDVALIDITY 17] .\r\n\
+        * 2 EXPUNGE\r\nA1 OK [READ-WRITE] done\r\n* BYE .\r\n";
+    assert_eq!(heard.passed, passed);
+    assert_eq!(heard.bodies, [b")\r\nA1 OK * BYE\r\n* X {9}\r\n".to_vec()]);
+    let row = |uid, octets| Message { uid: Uid::new(uid).unwrap(), octets };
+    assert_eq!(heard.rows, [row(5, 120), row(7, 200), row(3, 1)]);
+    assert_eq!(heard.found, Some(Found { ranges: vec![(5, 5), (7, 7), (9, 12)], count: Some(2) }));
+    assert_eq!(heard.trouble, None);
+}
+
+#[test]
+fn hostile_lines_end_the_connection_and_hold_no_memory() {
+    for (input, trouble) in [
+        (b"x".repeat(70_000), "a line without an end"),
+        ([b"* OK ".as_slice(), &b"x".repeat(70_000), b"\r\n"].concat(), "a line"),
+        (b"* 1 FETCH (UID 5 ENVELOPE {536862720}\r\n".to_vec(), "a large literal"),
+        (b"* 1 FETCH (UID 5 BODY[] {65537}\r\n".to_vec(), "a large literal"),
+        (b"* 1 FETCH (UID 7 BODY[] {9223372036854775808}\r\n".to_vec(), "a number"),
+        (b"* X a\0b\r\n".to_vec(), "a NUL"),
+        (b"+ go\r\n".to_vec(), "a continuation"),
+        (b"* 0 FETCH (UID 7)\r\n".to_vec(), "a message number 0"),
+        (b"* SEARCH 0\r\n".to_vec(), "a search"),
+        (b"<html>\r\n".to_vec(), "a line that is no response"),
+        (b"* X\r\n".repeat(10_001), "more than anything"),
+        ([b"* X ".as_slice(), &b"x".repeat(60_000), b"\r\n"].concat().repeat(20), "more than anything"),
+        ([b"* 1 FETCH (".as_slice(), &b"X {0}\r\n ".repeat(10_002)].concat(), "more than anything"),
+        ([b"* 1 FETCH (UID 7 BODY[] {1}\r\nx".as_slice(), &b"\r\n".repeat(10_001)].concat(), "more than anything"),
+    ] {
+        let heard = heard(&input, 4096);
+        let shown = String::from_utf8_lossy(&input[..input.len().min(40)]).into_owned();
+        assert!(heard.trouble.as_ref().is_some_and(|found| found.contains(trouble)), "{shown}: {heard:?}");
+    }
+}
+
+/// Found or not: search results are bounded although their lines are not.
+#[test]
+fn endless_searches_end() {
+    for wanted in [true, false] {
+        let mut tap = Tap::new(Box::new(duplex(1).0));
+        tap.aside.found = wanted.then(Found::default);
+        let pieces = std::iter::once(&b"* VANISHED "[..]).chain(std::iter::repeat_n(&[b'('; 65_536][..], 1_000));
+        let mut bounded = pieces.map(|piece| {
+            tap.input.extend_from_slice(piece);
+            while let Step::On = tap.step()? {}
+            Ok::<_, Malformed>(tap.input.len())
+        });
+        assert!(bounded.any(|kept| kept.is_err()), "wanted: {wanted}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn pieces_make_no_difference(chunk in 1_usize..40, damage in proptest::option::of((0..SESSION.len(), any::<u8>()))) {
+        let mut session = SESSION.to_vec();
+        if let Some((at, octet)) = damage {
+            session[at] = octet;
+        }
+        prop_assert_eq!(heard(&session, chunk), heard(&session, 4096));
+    }
+}
