@@ -9,17 +9,27 @@ use std::{
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    client::{
+        Resumption, WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
+pub use self::handshake::{Certificate, Handshake, Testimony};
 use super::{Accept, Pending, Wire};
+
+mod handshake;
 
 /// Starts TLS towards servers.
 #[derive(Clone)]
-pub struct Connector(TlsConnector);
+pub struct Connector {
+    tls: TlsConnector,
+    verifier: Arc<dyn ServerCertVerifier>,
+    testimony: Option<Testimony>,
+}
 
 /// Starts TLS towards clients.
 #[derive(Clone)]
@@ -94,22 +104,37 @@ impl Connector {
         if roots.is_empty() {
             return Err(Error::NoRoots);
         }
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
+        let verifier = verifier.map_err(|_| Error::NoRoots)?;
         let config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
+            .with_webpki_verifier(verifier.clone())
             .with_no_client_auth();
-        Ok(Self(TlsConnector::from(Arc::new(config))))
+        Ok(Self { tls: TlsConnector::from(Arc::new(config)), verifier, testimony: None })
     }
 
     /// Takes any certificate, even one that expired: for asking whether a port is alive. Never for a line on which anything
     /// is said that not everybody may read.
     pub fn unverified() -> Result<Self, Error> {
+        let verifier = Arc::new(Anybody(provider()));
         let config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody(provider())))
+            .with_custom_certificate_verifier(verifier.clone())
             .with_no_client_auth();
-        Ok(Self(TlsConnector::from(Arc::new(config))))
+        Ok(Self { tls: TlsConnector::from(Arc::new(config)), verifier, testimony: None })
+    }
+
+    /// The same, deciding as this one does, for one connection whose handshake is to be known: the testimony has it
+    /// afterwards, also if it failed.
+    pub fn witnessed(&self) -> (Self, Testimony) {
+        let testimony = Testimony::default();
+        let mut config = ClientConfig::clone(self.tls.config());
+        config.dangerous().set_certificate_verifier(Arc::new(testimony.witness(self.verifier.clone())));
+        // A session that is resumed shows no certificate.
+        config.resumption = Resumption::disabled();
+        let tls = TlsConnector::from(Arc::new(config));
+        (Self { tls, verifier: self.verifier.clone(), testimony: Some(testimony.clone()) }, testimony)
     }
 
     /// Shakes hands. The server must prove to be `host`, a name or an address.
@@ -121,8 +146,13 @@ impl Connector {
         Box::pin(async move {
             let name = ServerName::try_from(host.to_owned())
                 .map_err(|_| HandshakeFault::Unacceptable(format!("{host} is no name that a certificate can bear")))?;
-            match self.0.connect(name, wire).await {
-                Ok(stream) => Ok(Box::new(stream) as Box<dyn Wire>),
+            match self.tls.connect(name, wire).await {
+                Ok(stream) => {
+                    if let Some(testimony) = &self.testimony {
+                        testimony.note(stream.get_ref().1);
+                    }
+                    Ok(Box::new(stream) as Box<dyn Wire>)
+                }
                 Err(error) => Err(match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
                     Some(reason) => HandshakeFault::Unacceptable(reason.to_string()),
                     None => HandshakeFault::Broken(error),
