@@ -12,7 +12,7 @@ use figment::{
     error::Kind as Trouble,
     providers::{Format, Toml},
     util::nest,
-    value::{Dict, Map, Value},
+    value::{Dict, Map, Num, Value},
 };
 
 use super::{
@@ -78,7 +78,13 @@ impl Layers {
         file.and_then(Path::parent).map_or_else(|| PathBuf::from(written), |directory| directory.join(written))
     }
 
-    fn metadata(&self, key: &str) -> Option<&Metadata> {
+    /// The value that the layers give a key, or a whole table.
+    pub(super) fn merged(&self, key: &str) -> Option<&Value> {
+        find(&self.merged, key)
+    }
+
+    /// The layer that a value comes from.
+    pub(super) fn metadata(&self, key: &str) -> Option<&Metadata> {
         self.figment.get_metadata(find(&self.merged, key)?.tag())
     }
 
@@ -215,7 +221,8 @@ impl Layer {
     }
 }
 
-fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+/// The value of a key, or a whole table; items of lists by their numbers.
+pub(super) fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
     key.split('.').filter(|part| !part.is_empty()).try_fold(value, |value, part| match value {
         Value::Dict(_, dict) => dict.get(part),
         Value::Array(_, items) => items.get(part.parse::<usize>().ok()?),
@@ -235,15 +242,18 @@ fn show(value: &Value) -> String {
         Value::String(_, text) => quoted(text),
         Value::Char(_, character) => format!("{:?}", character.to_string()),
         Value::Bool(_, on) => on.to_string(),
-        Value::Num(_, number) => number
-            .to_i128()
-            .map(|number| number.to_string())
-            .or_else(|| number.to_f64().map(|number| number.to_string()))
-            .unwrap_or_default(),
+        Value::Num(_, number) => show_number(*number),
         Value::Empty(..) => "nothing".to_owned(),
         Value::Array(_, items) => format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(", ")),
         Value::Dict(..) => "a table".to_owned(),
     }
+}
+
+/// A number's digits.
+pub(super) fn show_number(number: Num) -> String {
+    let whole = number.to_i128().map(|number| number.to_string());
+    let whole = whole.or_else(|| number.to_u128().map(|number| number.to_string()));
+    whole.or_else(|| number.to_f64().map(|number| number.to_string())).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -13,9 +13,13 @@ use crate::{
     upstream::imap,
 };
 
-pub use self::problem::{Error, Problem};
+pub use self::{
+    effective::{Setting, Source},
+    problem::{Error, Problem},
+};
 
 mod check;
+mod effective;
 mod keys;
 mod layers;
 mod problem;
@@ -118,7 +122,17 @@ impl Config {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         command_line: &CommandLine,
     ) -> Result<Self, Error> {
+        Ok(Self::load_settings(files, environment, command_line)?.0)
+    }
+
+    /// The same, with every key's value and where it stands.
+    pub fn load_settings(
+        files: &[PathBuf],
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        command_line: &CommandLine,
+    ) -> Result<(Self, Vec<Setting>), Error> {
         let layers = layers::Layers::gather(files, environment, command_line)?;
-        check::check(&layers.raw()?, &layers)
+        let config = check::check(&layers.raw()?, &layers)?;
+        Ok((config, effective::settings(&layers)))
     }
 }

@@ -33,13 +33,16 @@ impl Problem {
     }
 }
 
-/// A text in quotes, as it was found. Who writes a password into a URL shall not read it again in the log of the service
-/// manager.
+/// A text in quotes, as it was found.
 pub(super) fn quoted(text: &str) -> String {
-    match (text.split_once("://"), text.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("\"{scheme}://…@{host}\""),
-        _ => format!("{text:?}"),
-    }
+    masked(text).map_or_else(|| format!("{text:?}"), |masked| format!("\"{masked}\""))
+}
+
+/// A URL without what stands before its host, if there is anything: who writes a password there shall not read it again
+/// in the log of the service manager.
+pub(super) fn masked(text: &str) -> Option<String> {
+    let ((scheme, _), (_, host)) = (text.split_once("://")?, text.rsplit_once('@')?);
+    Some(format!("{scheme}://…@{host}"))
 }
 
 impl From<Problem> for Error {
