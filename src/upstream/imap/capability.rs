@@ -1,5 +1,7 @@
 //! What the server says it can do (RFC 3501 §7.2.1), as far as it decides what popgate does.
 
+use crate::mail::TokenMechanism;
+
 /// The capabilities that matter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Capabilities {
@@ -31,7 +33,37 @@ pub(super) struct Capabilities {
     pub(super) gmail: bool,
 }
 
+/// How a password is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ByPassword {
+    /// `AUTHENTICATE PLAIN` with the message on the same line (RFC 4959).
+    PlainAtOnce,
+    /// `AUTHENTICATE PLAIN`, and the message when the server asks for it.
+    Plain,
+    /// `LOGIN`.
+    Login,
+}
+
 impl Capabilities {
+    /// How a password is sent to this server; `None` if it takes none.
+    pub(super) const fn by_password(self) -> Option<ByPassword> {
+        match self {
+            Self { plain: true, sasl_ir: true, .. } => Some(ByPassword::PlainAtOnce),
+            Self { plain: true, .. } => Some(ByPassword::Plain),
+            Self { login_disabled: true, .. } => None,
+            _ => Some(ByPassword::Login),
+        }
+    }
+
+    /// By which mechanism a token is sent to it, the client's own if it can be; `None` if it takes none.
+    pub(super) const fn by_token(self, chosen: TokenMechanism) -> Option<TokenMechanism> {
+        match (chosen, self.xoauth2, self.oauthbearer) {
+            (TokenMechanism::XOAuth2, true, _) | (_, true, false) => Some(TokenMechanism::XOAuth2),
+            (_, _, true) => Some(TokenMechanism::OAuthBearer),
+            (_, false, false) => None,
+        }
+    }
+
     /// Reads a list of names.
     pub(super) fn read(names: &str) -> Self {
         let mut these = Self::default();

@@ -385,6 +385,14 @@ impl View {
         }
     }
 
+    /// For a mailbox opened by EXAMINE: what the server says of it holds for this opening, not for one by SELECT. It calls
+    /// it read-only, and Dovecot lists no permanent flags; whatever SELECT might allow is taken to be allowed.
+    pub(super) fn suppose_writable(&mut self) {
+        self.read_only = false;
+        let flags = self.permanent_flags.take().filter(|flags| !flags.is_empty());
+        self.permanent_flags = flags.or_else(|| Some(["\\Deleted", "\\Seen", "\\*"].map(str::to_owned).into()));
+    }
+
     /// Whether the mailbox remembers this flag; without a list of such flags all system flags are remembered
     /// (RFC 3501 §7.1).
     pub(super) fn keeps(&self, flag: &str) -> bool {

@@ -21,8 +21,8 @@ use crate::net::{Wire, tls::HandshakeFault};
 /// A line on which the server has greeted, and TLS is up if it is to be.
 pub(super) struct Greeted {
     pub(super) client: Client<Tap>,
-    /// What the server said it can do, if it did.
-    pub(super) capabilities: Option<Capabilities>,
+    /// What the server said it can do, as words, if it did.
+    pub(super) capabilities: Option<String>,
 }
 
 /// Connects and waits for the greeting, each within its time.
@@ -45,14 +45,14 @@ pub(super) async fn connect(server: &Server) -> Result<Greeted, Trouble> {
 }
 
 /// Asks for the capabilities.
-pub(super) async fn ask_capabilities(client: &mut Client<Tap>) -> Result<Capabilities, Trouble> {
+pub(super) async fn ask_capabilities(client: &mut Client<Tap>) -> Result<String, Trouble> {
     checked(client, "CAPABILITY").await?;
     Ok(capabilities(client).unwrap_or_default())
 }
 
 /// What the server said last of what it can do; it is forgotten here.
-pub(super) fn capabilities(client: &mut Client<Tap>) -> Option<Capabilities> {
-    client.get_mut().aside.capabilities.take().map(|names| Capabilities::read(&names))
+fn capabilities(client: &mut Client<Tap>) -> Option<String> {
+    client.get_mut().aside.capabilities.take()
 }
 
 /// What async-imap's error means. A refusal is that of the newest tagged response, whose code async-imap drops; but a line
@@ -94,13 +94,9 @@ async fn greeting(client: &mut Client<Tap>) -> Result<(), Trouble> {
     }
 }
 
-async fn start_tls(
-    server: &Server,
-    mut client: Client<Tap>,
-    offered: Option<Capabilities>,
-) -> Result<Client<Tap>, Trouble> {
+async fn start_tls(server: &Server, mut client: Client<Tap>, offered: Option<String>) -> Result<Client<Tap>, Trouble> {
     const MISSING: Trouble = Trouble::Unfit("the server does not offer STARTTLS, which is required");
-    if offered.is_some_and(|offered| !offered.starttls) {
+    if offered.is_some_and(|offered| !Capabilities::read(&offered).starttls) {
         return Err(MISSING);
     }
     checked(&mut client, "STARTTLS").await.map_err(|trouble| match trouble {
@@ -122,7 +118,7 @@ async fn secure(server: &Server, wire: Box<dyn Wire>) -> Result<Box<dyn Wire>, T
 }
 
 /// A command before log-in, and its tagged OK.
-async fn checked(client: &mut Client<Tap>, command: &str) -> Result<(), Trouble> {
+pub(super) async fn checked(client: &mut Client<Tap>, command: &str) -> Result<(), Trouble> {
     client.get_mut().begin();
     client.get_mut().aside.tagged = None;
     let outcome = within(conn::COMMAND, "a command was open", client.run_command_and_check_ok(command, None)).await?;

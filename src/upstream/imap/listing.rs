@@ -17,6 +17,17 @@ pub(super) struct Listing {
     pub(super) conn: Conn,
     pub(super) snapshot: Snapshot,
     pub(super) ground: Ground,
+    /// Messages that are hidden because their size cannot be had.
+    pub(super) unlisted: Vec<Uid>,
+}
+
+/// How a mailbox is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// By SELECT, to work in it.
+    Work,
+    /// By EXAMINE, to look at it: it stays as it is, `\Recent` included.
+    Look,
 }
 
 /// What a session stands on beside the listing: what must not change, and what is possible.
@@ -38,12 +49,12 @@ pub(super) struct Ground {
 
 /// How messages are removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Removal {
-    /// P1: flag and expunge by UID.
+pub enum Removal {
+    /// They are flagged `\Deleted` and expunged by UID (RFC 4315).
     Expunge,
-    /// P3: move to this mailbox, given as a quoted string.
+    /// They are moved to this mailbox, given as a quoted string (RFC 6851).
     Move(String),
-    /// P3: flag and hide.
+    /// They are flagged, and hidden by a keyword.
     Hide,
     /// They are not.
     Nothing,
@@ -52,11 +63,12 @@ pub(super) enum Removal {
 /// The keyword that hides a message from POP3 sessions.
 pub(super) const KEYWORD: &str = "$POP3Deleted";
 
-/// Selects and lists the mailbox.
-pub(super) async fn open(server: &Server, mut conn: Conn) -> Result<Listing, Trouble> {
+/// Opens and lists the mailbox.
+pub(super) async fn open(server: &Server, mut conn: Conn, access: Access) -> Result<Listing, Trouble> {
     let settings = &server.settings;
     let looks_for_trash = looks_for_trash(server, &conn);
-    let select = conn.send(&format!("SELECT {}", name::mailbox(&settings.mailbox)))?;
+    let command = if access == Access::Work { "SELECT" } else { "EXAMINE" };
+    let select = conn.send(&format!("{command} {}", name::mailbox(&settings.mailbox)))?;
     let fetch = conn.send("UID FETCH 1:* (RFC822.SIZE)")?;
     conn.aside().rows = Some(Vec::new());
     let list = match looks_for_trash {
@@ -69,6 +81,9 @@ pub(super) async fn open(server: &Server, mut conn: Conn) -> Result<Listing, Tro
     };
     let outcome = conn.finish(&select).await?;
     let selected = Selected::of(&mut conn.view, &outcome)?;
+    if access == Access::Look {
+        conn.view.suppose_writable();
+    }
     let fetched = conn.finish(&fetch).await;
     let rows = conn.aside().rows.take().unwrap_or_default();
     let trash = match list {
@@ -86,8 +101,9 @@ pub(super) async fn open(server: &Server, mut conn: Conn) -> Result<Listing, Tro
         }
         Err(trouble) => return Err(trouble),
     };
-    let (mut messages, mut hidden) = complete(&mut conn, &selected, sorted(rows)).await?;
+    let (mut messages, unlisted) = complete(&mut conn, &selected, sorted(rows)).await?;
     let (removal, deletion) = removal(server, &conn, trash.filter(|trash| !trash.is_empty()));
+    let mut hidden = unlisted.clone();
     let unwanted = hidden_by_flags(server, &mut conn, &removal).await?;
     messages.retain(|message| {
         let shown = unwanted.binary_search(&message.uid).is_err();
@@ -107,7 +123,7 @@ pub(super) async fn open(server: &Server, mut conn: Conn) -> Result<Listing, Tro
         seen: !conn.view.read_only && conn.view.keeps("\\Seen"),
     };
     let snapshot = Snapshot::new(selected.uid_validity, deletion, messages);
-    Ok(Listing { conn, snapshot, ground })
+    Ok(Listing { conn, snapshot, ground, unlisted })
 }
 
 /// Selects the mailbox again on a new line, and makes sure that it is the one that was listed.

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Server,
-    capability::Capabilities,
+    capability::{ByPassword, Capabilities},
     conn::{COMMAND, Conn},
     dial::{self, Greeted},
     fault::{Outcome, Phase, Trouble},
@@ -22,23 +22,40 @@ use crate::{
 
 /// A line on which `who` is logged in.
 pub(super) async fn login(server: &Server, who: &Credentials) -> Result<Conn, Fault> {
+    let (client, offered) = knock(server).await?;
+    let (conn, _) = enter(server, client, &offered, who).await?;
+    Ok(conn)
+}
+
+/// A line on which the server has said what it can do, and the words in which it did.
+pub(super) async fn knock(server: &Server) -> Result<(Client<Tap>, String), Fault> {
+    // Nobody has looked at the credentials yet, so that no refusal can be theirs.
+    let fault = |trouble: Trouble| trouble.into_fault(Phase::Open, server.trusted());
+    let Greeted { mut client, capabilities } = dial::connect(server).await.map_err(fault)?;
+    let offered = match capabilities {
+        Some(offered) => offered,
+        None => dial::ask_capabilities(&mut client).await.map_err(fault)?,
+    };
+    Ok((client, offered))
+}
+
+/// The same line with `who` logged in, and what the server says now that it can do.
+pub(super) async fn enter(
+    server: &Server,
+    client: Client<Tap>,
+    offered: &str,
+    who: &Credentials,
+) -> Result<(Conn, String), Fault> {
     let trusted = server.trusted();
     let fault = |trouble: Trouble| trouble.into_fault(Phase::Login, trusted);
-    // Nobody has looked at the credentials yet, so that no refusal can be theirs.
-    let before = |trouble: Trouble| trouble.into_fault(Phase::Open, trusted);
-    let Greeted { mut client, capabilities } = dial::connect(server).await.map_err(before)?;
-    let capabilities = match capabilities {
-        Some(capabilities) => capabilities,
-        None => dial::ask_capabilities(&mut client).await.map_err(before)?,
-    };
-    let login = command(who, capabilities, &server.settings.endpoint).map_err(fault)?;
+    let login = command(who, Capabilities::read(offered), &server.settings.endpoint).map_err(fault)?;
     let session = match authenticate(client, login).await {
         Ok(session) => session,
         Err((trouble, challenge)) => {
             let trouble = discreet(trouble, &who.proof);
             return Err(match (&who.proof, challenge) {
                 // The server asked once more than there is to say about a password, so it has not looked at it.
-                (Proof::Password(_), Some(_)) => before(trouble),
+                (Proof::Password(_), Some(_)) => trouble.into_fault(Phase::Open, trusted),
                 (_, challenge) => Fault { challenge, ..fault(trouble) },
             });
         }
@@ -47,11 +64,12 @@ pub(super) async fn login(server: &Server, who: &Credentials) -> Result<Conn, Fa
     let mut conn = Conn::new(session, Capabilities::default());
     let mut names = conn.aside().capabilities.take();
     if names.is_none() {
-        conn.run("CAPABILITY").await.map_err(before)?;
+        conn.run("CAPABILITY").await.map_err(|trouble| trouble.into_fault(Phase::Open, trusted))?;
         names = conn.aside().capabilities.take();
     }
-    conn.capabilities = names.as_deref().map(Capabilities::read).unwrap_or_default();
-    Ok(conn)
+    let names = names.unwrap_or_default();
+    conn.capabilities = Capabilities::read(&names);
+    Ok((conn, names))
 }
 
 /// async-imap believes it sends LOGIN with two empty strings; the tap sends `login` in its place and answers the
@@ -107,25 +125,22 @@ fn discreet(trouble: Trouble, proof: &Proof) -> Trouble {
 /// The command for these credentials on this server.
 fn command(who: &Credentials, offered: Capabilities, server: &Endpoint) -> Result<Login, Trouble> {
     match &who.proof {
-        Proof::Password(password) if offered.plain => {
-            let mut message = Zeroizing::new(Vec::with_capacity(2 + who.user.len() + password.expose().len()));
-            message.push(0);
-            message.extend_from_slice(who.user.as_bytes());
-            message.push(0);
-            message.extend_from_slice(password.expose());
-            Ok(sasl("PLAIN", &message, offered, b"*"))
-        }
-        Proof::Password(_) if offered.login_disabled => {
-            Err(Trouble::Unfit("the server takes no password: no AUTH=PLAIN, and LOGIN is disabled"))
-        }
-        Proof::Password(password) => plain_login(who.user.as_bytes(), password.expose(), offered),
+        Proof::Password(password) => match offered.by_password() {
+            Some(ByPassword::PlainAtOnce | ByPassword::Plain) => {
+                let mut message = Zeroizing::new(Vec::with_capacity(2 + who.user.len() + password.expose().len()));
+                message.push(0);
+                message.extend_from_slice(who.user.as_bytes());
+                message.push(0);
+                message.extend_from_slice(password.expose());
+                Ok(sasl("PLAIN", &message, offered, b"*"))
+            }
+            Some(ByPassword::Login) => plain_login(who.user.as_bytes(), password.expose(), offered),
+            None => Err(Trouble::Unfit("the server takes no password: no AUTH=PLAIN, and LOGIN is disabled")),
+        },
         Proof::Token { token, mechanism } => {
-            let mechanism = match mechanism {
-                TokenMechanism::XOAuth2 if offered.xoauth2 => TokenMechanism::XOAuth2,
-                _ if offered.oauthbearer => TokenMechanism::OAuthBearer,
-                _ if offered.xoauth2 => TokenMechanism::XOAuth2,
-                _ => return Err(Trouble::Unfit("the server takes no token: neither XOAUTH2 nor OAUTHBEARER")),
-            };
+            let mechanism = offered
+                .by_token(*mechanism)
+                .ok_or(Trouble::Unfit("the server takes no token: neither XOAUTH2 nor OAUTHBEARER"))?;
             Ok(bearer(&who.user, token.expose(), mechanism, offered, server))
         }
     }

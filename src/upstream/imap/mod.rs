@@ -8,16 +8,23 @@
 //!     │      async_imap::Session
 //!    tap     octets: bounded, vetted, sorted
 //! ```
+//!
+//! `survey` goes the way of a log-in for people who ask what a server is like.
 
 use std::{future::Future, sync::Arc, sync::atomic::AtomicBool, time::Duration};
 
 use tokio::time::sleep;
 use tracing::info;
 
-pub use self::mailbox::ImapMailbox;
+pub use self::{
+    capability::ByPassword,
+    listing::Removal,
+    mailbox::ImapMailbox,
+    survey::{Examined, Offer, Step, Survey},
+};
 use self::{
     fault::{Phase, Trouble},
-    listing::Listing,
+    listing::{Access, Listing},
 };
 use crate::{
     mail::{Credentials, Snapshot},
@@ -35,6 +42,7 @@ mod mailbox;
 mod name;
 mod sets;
 mod settle;
+mod survey;
 mod tap;
 
 /// An IMAP server.
@@ -112,7 +120,7 @@ impl Upstream for Imap {
     fn open(&self, who: &Arc<Credentials>) -> impl Future<Output = Result<(ImapMailbox, Arc<Snapshot>), Fault>> + Send {
         let (server, who) = (self.0.clone(), who.clone());
         async move {
-            let Listing { conn, snapshot, ground } = open(&server, &who).await?;
+            let Listing { conn, snapshot, ground, .. } = open(&server, &who).await?;
             let snapshot = Arc::new(snapshot);
             Ok((ImapMailbox::new(server, who, conn, snapshot.clone(), ground), snapshot))
         }
@@ -131,7 +139,7 @@ async fn open(server: &Server, who: &Credentials) -> Result<Listing, Fault> {
     let mut again = true;
     loop {
         let conn = login::login(server, who).await?;
-        match listing::open(server, conn).await {
+        match listing::open(server, conn, Access::Work).await {
             Ok(listing) => return Ok(listing),
             Err(trouble) => match pause(&trouble).filter(|_| again) {
                 None => return Err(trouble.into_fault(Phase::Open, server.trusted())),
