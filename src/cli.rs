@@ -1,15 +1,21 @@
 //! The command line. Logs go to standard error, results to standard output.
 
 use std::{
+    fs,
     io::{self, Write},
     path::PathBuf,
 };
 
+use anyhow::{Context, ensure};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use crate::{config::CommandLine, probe::Target};
+use crate::{
+    config::CommandLine,
+    mail::{Credentials, Proof, Secret},
+    probe::Target,
+};
 
 /// Lets software that speaks only POP3 use mailboxes that are served only by IMAP.
 #[derive(Clone, Debug, Parser)]
@@ -25,6 +31,16 @@ pub struct Cli {
 pub enum Command {
     /// Serve POP3 clients until told to stop
     Serve(Options),
+
+    /// Say what is configured, and what the IMAP server is like
+    ///
+    /// Prints every key of the configuration with its value and where it comes from. Then connects to each upstream and
+    /// prints TLS, certificate, capabilities, and how popgate will log in, list and delete there. With --user it logs in
+    /// as well and prints what a POP3 client would see. Nothing is changed upstream: the mailbox is opened by EXAMINE.
+    ///
+    /// Exit code 0 if clients can work, 1 if not, 2 if the configuration is wrong.
+    #[command(after_long_help = DOCUMENT)]
+    Check(Check),
 
     /// Ask a port whether it is alive: exit code 0 if it is, 1 if not
     ///
@@ -50,6 +66,26 @@ pub enum Command {
     ///
     /// To read it: popgate man | man -l -
     Man,
+}
+
+/// What to check.
+#[derive(Clone, Debug, Args)]
+pub struct Check {
+    /// The same as for serve.
+    #[command(flatten)]
+    pub options: Options,
+
+    /// Log in as this user; the password is asked for on the terminal
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+
+    /// The file that holds the user's password, on one line
+    #[arg(long, value_name = "FILE", requires = "user")]
+    pub password_file: Option<PathBuf>,
+
+    /// Print one JSON document, for programs
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Where the configuration is. Each later one of these outranks the earlier.
@@ -79,6 +115,31 @@ pub struct Options {
     /// PEM file with certificates to trust besides the system's
     #[arg(long, value_name = "FILE")]
     pub upstream_ca: Option<String>,
+}
+
+impl Check {
+    /// Who is to log in, if anybody. The password is read from the file, or asked for where a person can be asked.
+    pub fn credentials(&self) -> anyhow::Result<Option<Credentials>> {
+        let Some(user) = self.user.clone() else { return Ok(None) };
+        ensure!(!user.is_empty() && !user.contains(char::is_control), "--user: found {user:?}; allowed: a user name");
+        let password = match &self.password_file {
+            Some(file) => {
+                let mut octets = fs::read(file).with_context(|| file.display().to_string())?;
+                if octets.pop_if(|last| *last == b'\n').is_some() {
+                    octets.pop_if(|last| *last == b'\r');
+                }
+                octets
+            }
+            None => rpassword::prompt_password(format!("Password of {user}: "))
+                .context("the password cannot be asked for without a terminal; needed: --password-file")?
+                .into_bytes(),
+        };
+        let password = Secret::new(password);
+        let sendable = |octet: &u8| !matches!(octet, 0 | b'\r' | b'\n');
+        ensure!(!password.expose().is_empty(), "the password is empty");
+        ensure!(password.expose().iter().all(sendable), "the password has more than one line");
+        Ok(Some(Credentials { user, proof: Proof::Password(password) }))
+    }
 }
 
 impl Options {
@@ -122,6 +183,25 @@ pub fn manual() -> io::Result<Vec<u8>> {
     man.render_version_section(&mut page)?;
     Ok(page)
 }
+
+/// What stands in the document of `check --json`.
+const DOCUMENT: &str = "\
+The JSON document; null means that something is not known or not there:
+  usable           whether clients could work with every upstream
+  configuration[]  key, value, source, place; source is default, file,
+                   environment or command line
+  dangerous[]      names of the dangerous options that are in force
+  warnings[]       sentences about the configuration
+  upstreams[]      url, domains[], usable, addresses[], warnings[] and
+    tls            accepted, version, cipher, and certificate: subject,
+                   issuer, names[], expires, days_left
+    capabilities   before_login[], after_login[]
+    paths          login, listing, deletion, unique_ids, in words
+    maildrop       with --user: user, mailbox, messages, octets, uidvalidity,
+                   dele_accepted, dele, unlisted[] (UIDs), hidden, and first[]
+                   and last[], three messages each: number, octets, unique_id
+    fault          verdict (denied, busy, passing, lasting or changed),
+                   cause, advice";
 
 const EPILOGUE: &str = "\
 .SH CONFIGURATION

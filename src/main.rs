@@ -5,12 +5,13 @@
 use std::{
     env,
     fmt::Display,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
 use clap::Parser;
 use popgate::{
+    check::{self, Progress, Table},
     cli::{self, Cli, Command, Options},
     config::Config,
     probe::Target,
@@ -21,6 +22,7 @@ use tokio::runtime::Runtime;
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(options) => serve(options),
+        Command::Check(what) => check(&what),
         Command::Probe { url } => probe(&url),
         Command::Completions { shell } => print(Ok(cli::completions(shell))),
         Command::Man => print(cli::manual()),
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Start(error)) => fail(2, &error),
         Err(Failure::Run(error)) => fail(1, &error),
+        Err(Failure::Said) => ExitCode::from(1),
     }
 }
 
@@ -38,6 +41,8 @@ enum Failure {
     Start(anyhow::Error),
     /// Something else.
     Run(anyhow::Error),
+    /// What has been printed already.
+    Said,
 }
 
 fn serve(options: Options) -> Result<(), Failure> {
@@ -52,6 +57,34 @@ fn serve(options: Options) -> Result<(), Failure> {
         server::Error::Port { .. } | server::Error::Tls(_) => Failure::Start(error.into()),
         server::Error::Signals(_) => Failure::Run(error.into()),
     })
+}
+
+fn check(what: &cli::Check) -> Result<(), Failure> {
+    let (files, command_line) = what.options.clone().into_parts();
+    let loaded = Config::load_settings(&files, env::vars_os(), &command_line);
+    let (config, settings) = loaded.map_err(|error| Failure::Start(error.into()))?;
+    let who = what.credentials().map_err(|error| Failure::Start(anyhow::anyhow!("{error:#}")))?;
+    let runtime = Runtime::new().map_err(|error| Failure::Run(error.into()))?;
+    let checked = runtime.block_on(check::check(&config, settings, who, progress));
+    runtime.shutdown_background();
+    let report = checked.map_err(|error| Failure::Start(error.into()))?;
+    let text = match what.json {
+        true => serde_json::to_string_pretty(&report).map(|text| text + "\n").map_err(io::Error::from),
+        false => Ok(Table(&report).to_string()),
+    };
+    print(text.map(String::into_bytes))?;
+    if report.usable { Ok(()) } else { Err(Failure::Said) }
+}
+
+/// Shows a person what is being waited for. That standard error is gone changes nothing.
+fn progress(step: &Progress) {
+    let mut terminal = io::stderr();
+    let _ = match step {
+        _ if !terminal.is_terminal() => return,
+        Progress::Begun(what) => write!(terminal, "{what} … "),
+        Progress::Done => writeln!(terminal, "ok"),
+        Progress::Failed => writeln!(terminal, "failed"),
+    };
 }
 
 fn probe(target: &Target) -> Result<(), Failure> {

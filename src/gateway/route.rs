@@ -61,6 +61,11 @@ impl<U> Route<U> {
             session::Settings { unique_ids: maildrops.unique_ids.clone(), seen: maildrops.seen == Seen::Quit };
         Self { upstream, maildrops, session: Arc::new(session) }
     }
+
+    /// Where it leads.
+    pub const fn upstream(&self) -> &U {
+        &self.upstream
+    }
 }
 
 impl<U> Routes<U> {
@@ -78,7 +83,7 @@ impl<U> Routes<U> {
     }
 
     /// The route for a user, and the name that the user has there. `None`: no upstream is meant to serve such a user.
-    pub(super) fn choose(&self, user: &str) -> Option<(&Route<U>, String)> {
+    pub fn choose(&self, user: &str) -> Option<(&Route<U>, String)> {
         let user = match &self.append_domain {
             Some(domain) if !user.contains('@') => format!("{user}@{domain}"),
             _ => user.to_owned(),
