@@ -1,6 +1,6 @@
 //! An upstream that does everything wrong, under whole sessions. Whatever it says, the client is told the truth: a message
-//! is whole or has no dot, `+OK` to QUIT means that what was deleted is gone, and nothing else ever is. The rows are those
-//! of imap-engine.md §2.1 to §2.3 and §2.5.
+//! is whole or has no dot, `+OK` to QUIT means that what was deleted is gone, and nothing else ever is. Many rows are what
+//! async-imap and imap-proto by themselves stumble over, panic at, or take for success.
 
 use std::{
     io,
@@ -470,7 +470,7 @@ async fn the_client_is_cut_after_every_octet() {
         client.line.read_to_end(&mut said).await.unwrap();
         client.leave().await;
         let left = server.with("tim", "INBOX", |inbox| inbox.uids());
-        // The line end is CRLF or LF, README 29; both octets of CRLF need not come, and the CR alone is no line end.
+        // The line end is CRLF or LF; both octets of CRLF need not come, and the CR alone is no line end.
         let quit = commands[..at].ends_with("QUIT\r\n");
         assert_eq!(left, if quit { vec![7] } else { vec![5, 7, 9] }, "at {at}");
     }

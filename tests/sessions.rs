@@ -224,7 +224,7 @@ async fn another_actor_between_all_steps() {
     }
 }
 
-/// README 19: a session that thinks when the server is stopped is left without a word; the next command of one that does
+/// A session that thinks when the server is stopped is left without a word; the next command of one that does
 /// not is told.
 #[tokio::test(start_paused = true)]
 async fn shutdown_is_no_quit() {

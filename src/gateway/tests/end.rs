@@ -126,7 +126,7 @@ async fn a_client_that_hangs_up_before_it_has_its_messages_keeps_them() {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_is_stopped_answers_commands_only() {
-    // README 19
+    // RFC 1939 has no replies but to commands.
     let stopping = "-ERR [SYS/TEMP] server shutting down, try again later\r\n";
     let rig = Rig::new();
     let mut working = rig.log_in(4096).await;

@@ -6,7 +6,7 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn credentials_without_tls_are_taken_from_some_networks_only() {
-    // README 30: the client and the proxy that it came through.
+    // The client, and the proxy that it came through.
     let networks: Vec<IpNet> = ["127.0.0.0/8", "10.0.0.0/8", "::1/128"].map(|text| text.parse().unwrap()).into();
     for (address, client, within) in [
         ("127.0.0.1", "127.0.0.1", true),

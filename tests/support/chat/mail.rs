@@ -1,4 +1,4 @@
-//! The messages of `tests/mail`, and what a POP3 client must see of them (translation.md C.5), written down once more
+//! The messages of `tests/mail`, and what a POP3 client must see of them, written down once more
 //! in the plainest way.
 
 use std::{fs, path::Path};
