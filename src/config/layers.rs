@@ -154,7 +154,8 @@ fn read(file: &Path) -> Result<Layer, Problem> {
 }
 
 /// The variables that are called `POPGATE_SECTION__KEY`. Others that begin like ours are left alone: Kubernetes sets
-/// `POPGATE_PORT` and the like for a service called popgate.
+/// `POPGATE_PORT` and the like for a service called popgate. But one that is a key of ours for an underscore is a slip, and
+/// not to be passed over: `POPGATE_MAILDROP_ON_DELETE=ignore` must not end in mail that is expunged.
 fn variables(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> impl Iterator<Item = Result<Layer, Problem>> {
@@ -162,14 +163,26 @@ fn variables(
         .into_iter()
         .filter_map(|(name, value)| {
             let name = name.into_string().ok()?;
-            let (section, key) = name.strip_prefix("POPGATE_")?.split_once("__")?;
-            let key = format!("{}.{}", section.to_ascii_lowercase(), key.replace("__", ".").to_ascii_lowercase());
+            let ours = name.strip_prefix("POPGATE_")?.to_ascii_lowercase();
+            let key = match ours.split_once("__") {
+                Some((section, key)) => format!("{section}.{}", key.replace("__", ".")),
+                None => {
+                    let meant = |(key, ..): &&(&str, _, _)| key.replace('.', "_") == ours;
+                    keys::KEYS.iter().find(meant).map(|(key, ..)| (*key).to_owned())?
+                }
+            };
             Some((name, key, value))
         })
         .collect();
     // The environment has no order; messages should.
     ours.sort();
     ours.into_iter().map(|(name, key, value)| match value.into_string() {
+        _ if !name.contains("__") => Err(Problem {
+            source: Some(format!("{name} in the environment")),
+            found: "found one underscore between section and key".to_owned(),
+            instead: format!("needed: POPGATE_{}", key.replace('.', "__").to_ascii_uppercase()),
+            key,
+        }),
         Ok(value) => Ok(Layer::one(format!("{name} in the environment"), &key, &value)),
         Err(_) => Err(Problem::value(Some(format!("{name} in the environment")), &key, "octets that are not UTF-8")),
     })

@@ -42,7 +42,7 @@ pub struct Routes<U> {
 impl Domain {
     /// `None` if no domain can have this name.
     pub fn parse(text: &str) -> Option<Self> {
-        let name = text.strip_suffix('.').unwrap_or(text);
+        let name = text.strip_suffix(['.', '\u{3002}', '\u{ff0e}', '\u{ff61}']).unwrap_or(text);
         idna::domain_to_ascii_strict(name).ok().map(Self)
     }
 }
@@ -135,6 +135,7 @@ mod tests {
             ("tim@example.net", "com tim@example.net"),
             ("tim@müller.example", "idn tim"),
             ("tim@MÜLLER.example.", "idn tim"),
+            ("tim@müller。example。", "idn tim"),
             ("tim@mu\u{308}ller.example", "idn tim"),
             ("tim@xn--mller-kva.example", "idn tim"),
             ("tim@XN--MLLER-KVA.example", "idn tim"),
