@@ -74,7 +74,7 @@ fn upstream(f: &mut fmt::Formatter<'_>, it: &Upstream) -> fmt::Result {
 fn handshake(f: &mut fmt::Formatter<'_>, tls: &Tls) -> fmt::Result {
     match (tls.version, &tls.cipher) {
         (Some(version), Some(cipher)) => row(f, "TLS", format_args!("{version}, {cipher}"))?,
-        _ => row(f, "TLS", "not with this certificate")?,
+        _ => row(f, "TLS", "the handshake failed; this certificate was shown")?,
     }
     let Some(Certificate { subject, issuer, names, expires, days_left }) = &tls.certificate else { return Ok(()) };
     row(f, "certificate", format_args!("{subject}, issued by {issuer}"))?;

@@ -35,7 +35,10 @@ pub(super) fn dele(mailbox: &Examined) -> String {
                 Removal::Hide => "hides the message, which stays on the server".to_owned(),
                 _ => "removes the message from the server".to_owned(),
             };
-            format!("accepted, and QUIT {does}, if the user may write to the mailbox: EXAMINE does not show that")
+            let keeps = if *removal == Removal::Hide { " and it keeps keywords" } else { "" };
+            format!(
+                "accepted, and QUIT {does}, if the user may write to the mailbox{keeps}: EXAMINE does not show that"
+            )
         }
         (Deletion::ReadOnly, _) => "refused: the mailbox is read-only".to_owned(),
         (Deletion::Unsupported, _) => "refused: the server offers no safe way to delete single messages".to_owned(),
@@ -91,6 +94,11 @@ fn login(offer: &Offer) -> String {
         None => "not with a password: neither AUTH=PLAIN nor LOGIN is offered",
     };
     let token = match offer.token {
+        Some(TokenMechanism::XOAuth2)
+            if offer.capabilities.iter().any(|name| name.eq_ignore_ascii_case("AUTH=OAUTHBEARER")) =>
+        {
+            "; AUTHENTICATE XOAUTH2 or OAUTHBEARER, as the client does, for clients that bring a token"
+        }
         Some(TokenMechanism::XOAuth2) => "; AUTHENTICATE XOAUTH2 for clients that bring a token",
         Some(TokenMechanism::OAuthBearer) => "; AUTHENTICATE OAUTHBEARER for clients that bring a token",
         None => "",

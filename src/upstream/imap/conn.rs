@@ -389,8 +389,10 @@ impl View {
     /// it read-only, and Dovecot lists no permanent flags; whatever SELECT might allow is taken to be allowed.
     pub(super) fn suppose_writable(&mut self) {
         self.read_only = false;
-        let flags = self.permanent_flags.take().filter(|flags| !flags.is_empty());
-        self.permanent_flags = flags.or_else(|| Some(["\\Deleted", "\\Seen", "\\*"].map(str::to_owned).into()));
+        // Without any list the rule of SELECT holds: all system flags, no keywords.
+        if self.permanent_flags.as_ref().is_some_and(Vec::is_empty) {
+            self.permanent_flags = Some(["\\Deleted", "\\Seen", "\\*"].map(str::to_owned).into());
+        }
     }
 
     /// Whether the mailbox remembers this flag; without a list of such flags all system flags are remembered
