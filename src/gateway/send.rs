@@ -128,7 +128,7 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// Something that was listed with a size has none. That is no message (F-15).
+    /// Something that was listed with a size has none. That is no message.
     fn unavailable(&self) -> Delivery {
         debug!(uid = self.wanted.uid.value(), "the upstream sent an empty message");
         Delivery::Failed(Reply::message_unavailable())

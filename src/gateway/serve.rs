@@ -162,7 +162,7 @@ impl<U: Upstream> Session<'_, U> {
     /// more once it has been handed everything it was owed before.
     async fn update(&mut self, mailbox: &mut U::Mailbox, leaving: &Leaving, changes: &Changes) -> Result<Reply, End> {
         self.summary.left = changes.delete.len();
-        // A client that sent RETR, DELE and QUIT at once and died has nothing yet (F-13).
+        // A client that sent RETR, DELE and QUIT at once and died has nothing yet.
         self.client.flush().await?;
         if changes.delete.is_empty() && changes.seen.is_empty() {
             return Ok(leaving.done());
