@@ -186,7 +186,7 @@ fn fetchmail_keeps_then_fetches_all() {
     let home = TempDir::new().unwrap();
     let at = home.path();
     let delivery = at.join("delivery");
-    fs::write(&delivery, format!("cat > \"$(mktemp {}/mail.XXXXXX)\"\n", at.display())).unwrap();
+    fs::write(&delivery, format!("cat > \"$(mktemp -p {})\"\n", at.display())).unwrap();
     let run = |uidl: &str, options: &str| {
         let port = maildrop.popgate.port;
         let control = format!(
@@ -203,7 +203,7 @@ fn fetchmail_keeps_then_fetches_all() {
         command.args([file("--pidfile", "pid"), file("--idfile", "ids")]).output().unwrap()
     };
     assert_success(&run("uidl", "keep"));
-    assert_delivered(at, "mail.");
+    assert_delivered(at, "tmp.");
     assert_eq!(maildrop.imap.search("ALL"), maildrop.uids);
     assert_eq!(run("uidl", "keep").status.code(), Some(1), "fetchmail's way to say that there is no new mail");
     assert_success(&run("no uidl", "fetchall no keep"));
