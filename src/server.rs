@@ -28,7 +28,7 @@ use crate::{
     },
     upstream::{
         Upstream,
-        imap::{Imap, Security},
+        imap::{self, Budget, Imap, Security},
     },
 };
 
@@ -102,6 +102,7 @@ fn routes(
     append_domain: Option<String>,
 ) -> Result<Routes<Imap>, tls::Error> {
     let mut connectors: HashMap<_, Connector> = HashMap::new();
+    let budget = Budget::new(imap::AHEAD);
     let mut route = |upstream: config::Upstream| {
         let config::Upstream { server, ca, maildrops } = upstream;
         let connector = match (server.security, connectors.entry(ca)) {
@@ -112,7 +113,8 @@ fn routes(
                 Some(new.insert(connector).clone())
             }
         };
-        Ok::<_, tls::Error>(Route::new(Imap::new(server, Arc::new(Tcp), connector), maildrops))
+        let imap = Imap::sharing(server, Arc::new(Tcp), connector, budget.clone());
+        Ok::<_, tls::Error>(Route::new(imap, maildrops))
     };
     let mut all = Routes::new(default.map(&mut route).transpose()?, append_domain);
     for config::Route { domains, upstream } in routes {

@@ -125,6 +125,7 @@ async fn no_password_goes_to_a_server_that_does_not_prove_its_name() {
                 mailbox: "INBOX".into(),
                 on_delete: None,
                 deleted: Deleted::Show,
+                read_ahead: true,
             };
             let connector = Connector::new(Some(&authority.file)).unwrap();
             let imap = Imap::new(settings, Arc::new(To(server.clone())), Some(connector));

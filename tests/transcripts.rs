@@ -36,7 +36,7 @@ macro_rules! folders {
     };
 }
 
-folders!(limits, list, login, mapping, quit, regression, retr, sasl, snapshot, stls, top);
+folders!(ahead, limits, list, login, mapping, quit, regression, retr, sasl, snapshot, stls, top);
 
 /// Plays one folder. `TRANSCRIPT=part-of-a-name` plays only some.
 fn play_all(folder: &str) {
@@ -64,13 +64,14 @@ fn failure(name: &str) -> Option<String> {
 
 /// A popgate as a transcript's options want it.
 fn house(options: &Options, dial: Arc<dyn Dial>) -> Serve {
-    const KNOWN: [&str; 10] =
-        ["crumbs", "deleted", "lock", "on_delete", "peer", "seen", "tls", "trust", "uidl", "upstream"];
+    const KNOWN: [&str; 11] =
+        ["ahead", "crumbs", "deleted", "lock", "on_delete", "peer", "seen", "tls", "trust", "uidl", "upstream"];
     assert!(options.keys().all(|key| KNOWN.contains(&key)), "an option is none of {KNOWN:?}");
     let mut upstream = gate::upstream();
     if options.value("upstream") == Some("starttls") {
         upstream.security = Security::StartTls;
     }
+    upstream.read_ahead = options.value("ahead") == Some("yes");
     upstream.on_delete = match options.value("on_delete") {
         Some("expunge") => Some(OnDelete::Expunge),
         Some("ignore") => Some(OnDelete::Ignore),

@@ -33,6 +33,7 @@ fn settings() -> Settings {
         mailbox: "INBOX".into(),
         on_delete: None,
         deleted: Deleted::Show,
+        read_ahead: true,
     }
 }
 

@@ -100,6 +100,7 @@ pub(super) const KEYS: &[(&str, Kind, &str)] = &[
     ("upstream.mailbox", Kind::Text, "the name of a mailbox, such as \"INBOX\""),
     ("upstream.strip_domain", Kind::Switch, SWITCH),
     ("upstream.dangerous_plaintext", Kind::Switch, SWITCH),
+    ("upstream.read_ahead", Kind::Switch, SWITCH),
     (
         "maildrop.uidl",
         Kind::Text,

@@ -47,6 +47,7 @@ pub(super) struct Upstream {
     pub(super) mailbox: String,
     pub(super) strip_domain: bool,
     pub(super) dangerous_plaintext: bool,
+    pub(super) read_ahead: bool,
 }
 
 /// What is not set here is set above: for a route in `[maildrop]`, for that in the defaults.
@@ -112,7 +113,14 @@ impl Default for Login {
 
 impl Default for Upstream {
     fn default() -> Self {
-        Self { url: None, ca: None, mailbox: "INBOX".to_owned(), strip_domain: false, dangerous_plaintext: false }
+        Self {
+            url: None,
+            ca: None,
+            mailbox: "INBOX".to_owned(),
+            strip_domain: false,
+            dangerous_plaintext: false,
+            read_ahead: true,
+        }
     }
 }
 

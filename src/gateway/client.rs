@@ -83,6 +83,11 @@ impl Client {
         self.lines.buffered() > 0
     }
 
+    /// What has arrived behind that line.
+    pub(super) fn waiting(&self) -> &[u8] {
+        self.lines.waiting()
+    }
+
     /// Collects a reply.
     pub(super) async fn say(&mut self, reply: &Reply) -> Result<(), End> {
         self.write(|out| out.extend_from_slice(reply.octets())).await

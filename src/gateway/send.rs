@@ -11,7 +11,7 @@ use crate::{
         stuff::Stuffer,
         top::Top,
     },
-    upstream::{Body, Extent, Fault, Mailbox, Verdict, Window},
+    upstream::{Body, Extent, Fault, Mailbox, Piece, Verdict, Window},
 };
 
 /// What became of a message.
@@ -36,11 +36,13 @@ pub(super) async fn send<M: Mailbox>(
     sending: &Sending,
     wanted: Wanted,
 ) -> Result<Delivery, End> {
+    let certain = std::iter::once(wanted).chain(sending.certain(client.waiting()));
+    mailbox.ahead(certain.map(piece), sending.likely().map(piece));
     let begin = client.mark();
     let transfer = Transfer::new(client, sending, wanted);
-    let outcome = match wanted.body_lines {
-        Some(lines) if lines < WHOLE_LINES && wanted.octets > WHOLE_OCTETS => transfer.windows(mailbox).await,
-        _ => transfer.whole(mailbox).await,
+    let outcome = match piece(wanted).window {
+        Some(window) => transfer.windows(mailbox, window).await,
+        None => transfer.whole(mailbox).await,
     };
     match outcome {
         Ok(delivery) => Ok(delivery),
@@ -51,6 +53,18 @@ pub(super) async fn send<M: Mailbox>(
             if client.take_back(begin) { Ok(Delivery::Failed(refuse::message(&fault))) } else { Err(End::Torn) }
         }
     }
+}
+
+/// What the answer begins with: the whole message, or its first part where that may be enough.
+fn piece(wanted: Wanted) -> Piece {
+    let Wanted { uid, octets, body_lines } = wanted;
+    let length = match body_lines {
+        Some(0) => HEADER_WINDOW,
+        Some(lines) if lines < WHOLE_LINES => FIRST_WINDOW,
+        _ => return Piece { uid, window: None },
+    };
+    let worthwhile = octets > u64::from(length) * WORTHWHILE;
+    Piece { uid, window: worthwhile.then_some(Window { offset: 0, length }) }
 }
 
 /// Why a transfer did not come to its end.
@@ -104,8 +118,8 @@ impl<'a> Transfer<'a> {
 
     /// Fetches it piece by piece until there is as much as TOP wants. Where a piece ends is decided by what came, never by
     /// what was asked for or by the size that was listed.
-    async fn windows<M: Mailbox>(mut self, mailbox: &mut M) -> Result<Delivery, Broken> {
-        let mut window = Window { offset: 0, length: FIRST_WINDOW };
+    async fn windows<M: Mailbox>(mut self, mailbox: &mut M, first: Window) -> Result<Delivery, Broken> {
+        let mut window = first;
         loop {
             let Some(mut body) = mailbox.peek(self.wanted.uid, window).await? else {
                 return if self.begun { Err(changed().into()) } else { Ok(Delivery::Gone) };
@@ -182,11 +196,14 @@ fn changed() -> Fault {
 /// A TOP that wants so many lines wants everything: fetchmail asks for 99999999.
 const WHOLE_LINES: u64 = 10_000;
 
-/// A message so small is fetched faster at once than in pieces.
-const WHOLE_OCTETS: u64 = 64 * 1024;
+/// A message that is no larger than so many first pieces is fetched faster at once.
+const WORTHWHILE: u64 = 4;
+
+/// Most headers fit, and some lines.
+const FIRST_WINDOW: u32 = 16 * 1024;
 
 /// Most headers fit.
-const FIRST_WINDOW: u32 = 16 * 1024;
+const HEADER_WINDOW: u32 = 4 * 1024;
 
 /// Pieces double up to this.
 const LAST_WINDOW: u32 = 1024 * 1024;

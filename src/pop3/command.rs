@@ -51,6 +51,11 @@ pub enum Command<'a> {
 pub struct Number(NonZeroU32);
 
 impl Number {
+    /// The number after this one.
+    pub(super) fn next(self) -> Option<Self> {
+        self.0.checked_add(1).map(Self)
+    }
+
     /// Where the message stands in the snapshot.
     pub(super) const fn index(self) -> usize {
         self.0.get() as usize - 1

@@ -102,7 +102,8 @@ impl Lines {
         *self = Self::new();
     }
 
-    fn waiting(&self) -> &[u8] {
+    /// What has arrived and is not taken out, for whoever wants to know what comes next.
+    pub fn waiting(&self) -> &[u8] {
         &self.octets[self.start..]
     }
 

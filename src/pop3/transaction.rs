@@ -21,6 +21,14 @@ pub struct Transaction {
     channel: Channel,
     maildrop: Maildrop,
     patience: Patience,
+    run: Run,
+}
+
+/// Messages asked for one after the other, in the same way.
+#[derive(Default)]
+struct Run {
+    last: Option<(Number, Option<u64>)>,
+    length: u32,
 }
 
 /// What follows a line.
@@ -52,7 +60,7 @@ impl Transaction {
     /// The mailbox is open. The reply is the answer to the log-in.
     pub(super) fn new(settings: Arc<Settings>, channel: Channel, snapshot: Arc<Snapshot>) -> (Self, Reply) {
         let maildrop = Maildrop::new(snapshot);
-        let session = Self { settings, channel, maildrop, patience: Patience::after_login() };
+        let session = Self { settings, channel, maildrop, patience: Patience::after_login(), run: Run::default() };
         let reply = session.summary();
         (session, reply)
     }
@@ -162,8 +170,14 @@ impl Transaction {
             return self.bad(removed(number));
         }
         self.patience.restore();
+        self.run.note(number, body_lines);
         let wanted = Wanted { uid: message.uid, octets: message.octets, body_lines };
         During::Send(Sending { session: self, number, top: body_lines.is_some() }, wanted)
+    }
+
+    fn wanted(&self, number: Number, body_lines: Option<u64>) -> Option<Wanted> {
+        let message = self.maildrop.message(number).ok().filter(|_| !self.maildrop.is_ghost(number))?;
+        Some(Wanted { uid: message.uid, octets: message.octets, body_lines })
     }
 
     /// Answers a command that was understood, even if the answer is no.
@@ -181,6 +195,17 @@ impl Transaction {
         }
     }
 }
+
+impl Run {
+    fn note(&mut self, number: Number, body_lines: Option<u64>) {
+        let follows = |(last, lines): (Number, _)| last.next() == Some(number) && lines == body_lines;
+        self.length = if self.last.is_some_and(follows) { self.length.saturating_add(1) } else { 1 };
+        self.last = Some((number, body_lines));
+    }
+}
+
+/// So many in a row are a client that takes them all.
+const IN_A_ROW: u32 = 2;
 
 /// A session that owes the client a message. It is over if the message breaks off after its header has been sent.
 pub struct Sending {
@@ -214,6 +239,27 @@ impl Sending {
     pub fn failed(mut self, reply: Reply) -> During {
         self.session.maildrop.failed(self.number);
         During::Reply(self.session, reply)
+    }
+
+    /// The messages that the client has asked for behind this one, as far as `waiting`, what it has sent, shows.
+    pub fn certain<'a>(&'a self, waiting: &'a [u8]) -> impl Iterator<Item = Wanted> + 'a {
+        let lines = waiting.split_inclusive(|octet| *octet == b'\n').map_while(|line| line.strip_suffix(b"\n"));
+        let commands = lines.map_while(|line| Command::parse(line.strip_suffix(b"\r").unwrap_or(line)).ok());
+        commands.take_while(|command| *command != Command::Quit).filter_map(|command| match command {
+            Command::Retr(number) => self.session.wanted(number, None),
+            Command::Top(number, body_lines) => self.session.wanted(number, Some(body_lines)),
+            _ => None,
+        })
+    }
+
+    /// The messages that it will ask for next if it goes on as it has begun: after two in a row, those that follow.
+    pub fn likely(&self) -> impl Iterator<Item = Wanted> + '_ {
+        let lines = self.session.run.last.filter(|_| self.session.run.length >= IN_A_ROW).map(|(_, lines)| lines);
+        let numbers = std::iter::successors(self.number.next(), |number| number.next());
+        let numbers = numbers.take_while(|number| number.index() < self.session.maildrop.snapshot().len());
+        lines
+            .into_iter()
+            .flat_map(move |lines| numbers.clone().filter_map(move |number| self.session.wanted(number, lines)))
     }
 
     /// As [`Transaction::retrieved`], for a session that ends here.

@@ -29,6 +29,10 @@ pub trait Mailbox: Send + Sized + 'static {
     /// Begins to read part of a message. The body says how much of it came, see [`Body::extent`].
     fn peek(&mut self, uid: Uid, window: Window) -> impl Future<Output = Result<Option<Body<'_, Self>>, Fault>> + Send;
 
+    /// What is about to be asked for: `certain` first, which the client has asked for already, then what is `likely` to
+    /// come next. It may be fetched ahead or not; nothing is waited for.
+    fn ahead(&mut self, certain: impl Iterator<Item = Piece>, likely: impl Iterator<Item = Piece>);
+
     /// The next octets of the body that is open; `None` after the last, when the upstream has confirmed that they were
     /// all. For [`Body::next`], which is the way to call it; cancel-safe.
     fn chunk(&mut self) -> impl Future<Output = Result<Option<&[u8]>, Fault>> + Send;
@@ -48,6 +52,15 @@ pub trait Mailbox: Send + Sized + 'static {
 
     /// Takes leave of the server. Removes nothing.
     fn leave(self) -> impl Future<Output = ()> + Send;
+}
+
+/// A message, or a part of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Piece {
+    /// The message.
+    pub uid: Uid,
+    /// The part that [`Mailbox::peek`] will be asked for; `None` stands for all of it.
+    pub window: Option<Window>,
 }
 
 /// Part of a message: `length` octets from `offset`.

@@ -35,6 +35,7 @@ pub(crate) fn upstream() -> imap::Settings {
         mailbox: "INBOX".into(),
         on_delete: None,
         deleted: Deleted::Show,
+        read_ahead: true,
     }
 }
 

@@ -74,6 +74,7 @@ impl Check<'_> {
             ("upstream.mailbox", raw.mailbox != default.mailbox),
             ("upstream.strip_domain", raw.strip_domain),
             ("upstream.dangerous_plaintext", raw.dangerous_plaintext),
+            ("upstream.read_ahead", raw.read_ahead != default.read_ahead),
         ] {
             if set {
                 let instead = "needed: upstream.url as well, or the key in the [route.upstream] that it is meant for";
@@ -120,7 +121,7 @@ impl Check<'_> {
         let Maildrop { unique_ids, on_delete, seen, deleted, lock } = maildrop?;
         let upstream = endpoint.to_string();
         Some(Upstream {
-            server: imap::Settings { security, endpoint, mailbox, on_delete, deleted },
+            server: imap::Settings { security, endpoint, mailbox, on_delete, deleted, read_ahead: raw.read_ahead },
             ca,
             maildrops: Maildrops { upstream, strip_domain: raw.strip_domain, unique_ids, seen, lock },
         })

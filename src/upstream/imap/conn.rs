@@ -23,9 +23,10 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     capability::Capabilities,
     fault::{Outcome, Trouble},
+    stash::{self, Arrived, Item, Stash},
     tap::{Aside, BodyItem, Malformed, Opened, Tap},
 };
-use crate::mail::Uid;
+use crate::{mail::Uid, upstream::Piece};
 
 /// A line to the server, logged in.
 pub(super) struct Conn {
@@ -34,6 +35,10 @@ pub(super) struct Conn {
     pub(super) capabilities: Capabilities,
     /// What the server says of the selected mailbox.
     pub(super) view: View,
+    /// What was fetched ahead of being asked for.
+    pub(super) stash: Stash,
+    /// The octets of the body that is being received for the stash.
+    arriving: Option<Vec<u8>>,
     open: VecDeque<Tag>,
     finished: Vec<(Tag, Result<Outcome, Trouble>)>,
     broken: bool,
@@ -94,6 +99,8 @@ impl Conn {
             session,
             capabilities,
             view: View::default(),
+            stash: Stash::default(),
+            arriving: None,
             open: VecDeque::new(),
             finished: Vec::new(),
             broken: false,
@@ -104,6 +111,11 @@ impl Conn {
     /// What the tap keeps aside.
     pub(super) fn aside(&mut self) -> &mut Aside {
         &mut self.session.as_mut().aside
+    }
+
+    /// Whether commands can still be sent on the line, as far as is known.
+    pub(super) const fn is_usable(&self) -> bool {
+        !self.broken && self.view.changed.is_none()
     }
 
     /// Sends a command. It is written whole; the reply is fetched by [`finish`](Self::finish).
@@ -133,9 +145,9 @@ impl Conn {
                 return self.finished.swap_remove(at).1;
             }
             match self.hear(COMMAND, "a command was open").await? {
-                Heard::Reply(tag, outcome) => self.finished.push((tag, outcome)),
+                Heard::Reply(tag, outcome) => self.replied(tag, outcome),
                 Heard::Untagged => {}
-                Heard::Body(_) => self.drain().await?,
+                Heard::Body(opened) => self.receive(opened).await?,
             }
         }
     }
@@ -148,7 +160,10 @@ impl Conn {
 
     /// Reads what is still open to its end, so that the next command stands alone on the line.
     pub(super) async fn quiesce(&mut self) -> Result<(), Trouble> {
-        self.drain().await?;
+        self.gather().await?;
+        while self.stash.is_expecting() {
+            self.progress().await?;
+        }
         while let Some(tag) = self.open.front().cloned() {
             // A refusal of something that nobody waits for any more is no trouble; a broken line is.
             if let (Err(trouble), true) = (self.finish(&tag).await, self.broken) {
@@ -173,6 +188,96 @@ impl Conn {
             }
         }
         true
+    }
+
+    /// Sends one command for several pieces. They arrive in the stash while something is awaited on this line.
+    pub(super) fn ask_ahead(&mut self, items: Vec<Item>) -> Result<(), Trouble> {
+        self.aside().all_wanted = true;
+        match self.send(&stash::command(&items)) {
+            Ok(tag) => {
+                self.stash.asked(tag, items);
+                Ok(())
+            }
+            Err(trouble) => {
+                self.stash.release(items);
+                Err(trouble)
+            }
+        }
+    }
+
+    /// A piece that was asked for ahead, as soon as the server has confirmed that it came whole. `None`: it was not asked for,
+    /// or did not come.
+    pub(super) async fn stashed(&mut self, piece: Piece) -> Result<Option<Arrived>, Trouble> {
+        loop {
+            match self.stash.take(piece) {
+                None if self.stash.expects(piece) => self.progress().await?,
+                arrived => return Ok(arrived),
+            }
+        }
+    }
+
+    /// One step in receiving what was asked for ahead. Cancel-safe.
+    async fn progress(&mut self) -> Result<(), Trouble> {
+        self.gather().await?;
+        match self.hear(COMMAND, "messages were asked for").await? {
+            Heard::Reply(tag, outcome) => self.replied(tag, outcome),
+            Heard::Untagged => {}
+            Heard::Body(opened) => self.receive(opened).await?,
+        }
+        Ok(())
+    }
+
+    /// A command has been answered. If it fetched ahead, its messages are proved, or forgotten.
+    fn replied(&mut self, tag: Tag, outcome: Result<Outcome, Trouble>) {
+        self.take_arrivals();
+        if !self.stash.answered(&tag, outcome.is_ok()) {
+            self.finished.push((tag, outcome));
+        }
+        if !self.stash.is_expecting() {
+            self.aside().all_wanted = false;
+        }
+    }
+
+    /// Receives the body that has just opened: for the stash if it is its, else for nobody.
+    async fn receive(&mut self, opened: Opened) -> Result<(), Trouble> {
+        self.take_arrivals();
+        let fits = opened.octets <= stash::LARGEST;
+        self.arriving = (self.stash.is_expecting() && fits)
+            .then(|| Vec::with_capacity(usize::try_from(opened.octets).unwrap_or_default()));
+        self.gather().await
+    }
+
+    /// Reads the body that is open to its end. Cancel-safe.
+    async fn gather(&mut self) -> Result<(), Trouble> {
+        loop {
+            let octets = match self.more_body().await? {
+                0 => return Ok(()),
+                octets => octets,
+            };
+            if let Some(arriving) = &mut self.arriving {
+                arriving.extend_from_slice(self.session.as_mut().body(octets));
+            }
+            self.consume(octets);
+        }
+    }
+
+    /// Brings what is complete into the stash. A literal is followed by the end of its response before anything else comes,
+    /// so what was received last belongs to the one response that has a literal.
+    fn take_arrivals(&mut self) {
+        for fetch in std::mem::take(&mut self.aside().bodies) {
+            let (offset, octets) = match fetch.body {
+                Some(BodyItem::Quoted { offset, octets }) => (offset, octets),
+                Some(BodyItem::Literal { offset, octets: 0 }) => (offset, Vec::new()),
+                Some(BodyItem::Literal { offset, .. }) => match self.arriving.take() {
+                    Some(octets) => (offset, octets),
+                    None => continue,
+                },
+                Some(BodyItem::Nil) | None => continue,
+            };
+            if let Some(uid) = fetch.uid.and_then(Uid::new) {
+                self.stash.arrived(uid, Arrived { offset, octets });
+            }
+        }
     }
 
     /// Sends a FETCH for the body of `uid` and waits until the body begins or the command ends.
@@ -245,13 +350,15 @@ impl Conn {
     pub(super) async fn idle(&mut self) -> Trouble {
         loop {
             if self.open.is_empty() {
-                let quiet = self.asked + KEEP_ALIVE;
+                let quiet = if self.stash.is_empty() { self.asked + KEEP_ALIVE } else { self.asked + STALE };
                 match timeout_at(quiet, self.listen()).await {
                     Ok(Ok(Heard::Untagged)) => {}
                     Ok(Ok(Heard::Reply(..) | Heard::Body(_))) => {
                         return self.fail(Malformed("a reply to no command").into());
                     }
                     Ok(Err(trouble)) => return self.fail(trouble),
+                    // Whoever has not asked for it by now will hardly do so.
+                    Err(_) if !self.stash.is_empty() => self.stash.discard(),
                     Err(_) => {
                         if let Err(trouble) = self.send("NOOP") {
                             return trouble;
@@ -351,16 +458,6 @@ impl Conn {
         }
         Ok(Heard::Untagged)
     }
-
-    /// Reads an open body and throws it away.
-    async fn drain(&mut self) -> Result<(), Trouble> {
-        loop {
-            match self.more_body().await? {
-                0 => return Ok(()),
-                octets => self.consume(octets),
-            }
-        }
-    }
 }
 
 impl View {
@@ -441,6 +538,9 @@ pub(super) const COMMAND: Duration = Duration::from_secs(60);
 
 /// Servers may log out a client that is silent for 30 minutes (RFC 3501 §5.4), routers forget lines much sooner.
 const KEEP_ALIVE: Duration = Duration::from_secs(240);
+
+/// What was fetched ahead and not asked for is kept for so long.
+const STALE: Duration = Duration::from_secs(30);
 
 /// LOGOUT is a courtesy.
 const FAREWELL: Duration = Duration::from_secs(2);

@@ -3,6 +3,7 @@
 
 use std::{
     future::{Future, pending},
+    iter::{Peekable, once},
     sync::Arc,
     time::Duration,
 };
@@ -16,11 +17,12 @@ use super::{
     fault::{Phase, Trouble},
     listing::{self, Ground},
     login, settle,
+    stash::{Arrived, GROUP, GROUP_MESSAGES},
     tap::{Malformed, Opened},
 };
 use crate::{
     mail::{Changes, Credentials, Snapshot, Uid},
-    upstream::{Body, Extent, Fault, Mailbox, Settled, Verdict, Window},
+    upstream::{Body, Extent, Fault, Mailbox, Piece, Settled, Verdict, Window},
 };
 
 /// An opened IMAP mailbox.
@@ -54,7 +56,16 @@ enum Reading {
         tag: Tag,
         uid: Uid,
         given: usize,
+        /// What is missing, that which is given included. `None` where a part of a message is read, which is not resumed.
+        left: Option<Left>,
     },
+}
+
+/// What is missing of a whole message: its last `octets` octets, which begin at `from`.
+#[derive(Clone, Copy)]
+struct Left {
+    from: u64,
+    octets: u64,
 }
 
 /// How a question for a body was answered.
@@ -200,6 +211,121 @@ impl ImapMailbox {
         }
     }
 
+    /// A piece that was fetched ahead, if it is as good as one that is asked for now.
+    async fn stashed(&mut self, piece: Piece) -> Result<Option<(u64, Extent)>, Fault> {
+        let Some(conn) = &mut self.conn else { return Ok(None) };
+        if conn.view.changed.is_some() {
+            return Ok(None);
+        }
+        let Arrived { offset, octets } = match conn.stashed(piece).await {
+            Ok(Some(arrived)) => arrived,
+            Ok(None) => return Ok(None),
+            Err(trouble) => {
+                let fault = self.fault(trouble);
+                // On a new line it can be asked for as if nothing had been fetched ahead.
+                return if self.is_lost() { Ok(None) } else { Err(fault) };
+            }
+        };
+        let extent = match extent(offset, piece.window.map(|window| window.offset)) {
+            // What an empty answer means is found out by asking for this message alone.
+            Ok(extent) if !octets.is_empty() => extent,
+            _ => return Ok(None),
+        };
+        let length = octets.len() as u64;
+        self.reading = Reading::Held { octets, given: false };
+        Ok(Some((length, extent)))
+    }
+
+    /// Sends a command for the next pieces, as many as one asks for. `false`: there is nothing more to ask for.
+    fn ask_group(&mut self, pieces: &mut Peekable<impl Iterator<Item = Piece>>, most: usize) -> bool {
+        let Some(conn) = &mut self.conn else { return false };
+        let (mut items, mut octets) = (Vec::new(), 0);
+        let mut window = None;
+        while items.len() < most && octets < GROUP {
+            let Some(piece) = pieces.peek().copied() else { break };
+            if conn.stash.knows(piece.uid) {
+                pieces.next();
+                continue;
+            }
+            if !items.is_empty() && piece.window != window {
+                break;
+            }
+            let Some(listed) = self.snapshot.find(piece.uid).map(|message| message.octets) else { return false };
+            // A large message goes alone, and what follows it is not ahead of it.
+            if listed > SMALL && piece.window.is_none() {
+                break;
+            }
+            let Some(item) = conn.stash.reserve(piece, listed, &self.server.budget) else { break };
+            pieces.next();
+            window = piece.window;
+            octets += item.reserved();
+            items.push(item);
+        }
+        !items.is_empty() && conn.ask_ahead(items).is_ok()
+    }
+
+    /// The line broke in the middle of a whole message: goes on behind the octets that have been handed out, if the message
+    /// on the new line can only be the same one.
+    async fn resume(&mut self, uid: Uid, left: Left, trouble: Trouble) -> Result<(), Trouble> {
+        let listed = self.snapshot.find(uid).map(|message| message.octets);
+        let end = left.from.saturating_add(left.octets);
+        if left.octets == 0 || u32::try_from(end).is_err() || listed.is_none() || !self.may_reconnect() {
+            return Err(trouble);
+        }
+        debug!(%trouble, from = left.from, "a message is asked for from where it broke off");
+        self.hang_up();
+        if self.reconnect().await.is_err() {
+            return Err(trouble);
+        }
+        let Some(conn) = &mut self.conn else { return Err(trouble) };
+        let Left { from, octets } = left;
+        // UIDVALIDITY and UID make it the same message (RFC 3501 §2.3.1.1); sizes that differ would show that they do not.
+        let rows = listing::fetch(conn, &uid.to_string()).await?;
+        if rows.iter().find(|row| row.uid == uid).map(|row| row.octets) != listed {
+            return Err(trouble);
+        }
+        match conn.ask_body(uid, &format!("UID FETCH {uid} (BODY.PEEK[]<{from}.{octets}>)")).await? {
+            Answer::Stream(tag, Opened { offset, octets: announced })
+                if offset == Some(from) && announced == octets =>
+            {
+                self.reading = Reading::Stream { tag, uid, given: 0, left: Some(left) };
+                Ok(())
+            }
+            _ => Err(trouble),
+        }
+    }
+
+    /// How many more octets of the open body are here; 0 when it has ended and is proved.
+    async fn next_octets(&mut self) -> Result<usize, Trouble> {
+        match (&mut self.reading, &mut self.conn) {
+            (Reading::Held { given, octets }, _) => Ok(if std::mem::replace(given, true) { 0 } else { octets.len() }),
+            (Reading::Stream { tag, uid, given, left }, Some(conn)) => {
+                let used = std::mem::take(given);
+                conn.consume(used);
+                if let Some(left) = left {
+                    left.from += used as u64;
+                    left.octets -= used as u64;
+                }
+                *given = conn.more_body().await?;
+                if *given == 0 {
+                    conn.end_body(tag, *uid).await?;
+                }
+                Ok(*given)
+            }
+            (Reading::Stream { .. }, None) => Err(Trouble::Lost),
+            (Reading::Nothing, _) => Ok(0),
+        }
+    }
+
+    /// They themselves.
+    fn octets_given(&mut self, count: usize) -> Option<&[u8]> {
+        match (&self.reading, &mut self.conn) {
+            (Reading::Held { octets, .. }, _) => Some(octets),
+            (Reading::Stream { .. }, Some(conn)) => Some(conn.body(count)),
+            _ => None,
+        }
+    }
+
     async fn ask_once(&mut self, uid: Uid, command: &str, from: Option<u64>) -> Result<Asked, Trouble> {
         let Some(conn) = &mut self.conn else { return Err(Trouble::Lost) };
         // Behind the end of a message there is nothing; some call that NIL, or do not say where it stands.
@@ -207,7 +333,8 @@ impl ImapMailbox {
         let (offset, octets) = match conn.ask_body(uid, command).await? {
             Answer::Stream(tag, Opened { offset, octets }) if octets > SMALL => {
                 let extent = extent(offset, from)?;
-                self.reading = Reading::Stream { tag, uid, given: 0 };
+                let left = (extent == Extent::Whole).then_some(Left { from: 0, octets });
+                self.reading = Reading::Stream { tag, uid, given: 0, left };
                 return Ok(Asked::Body { octets, extent });
             }
             Answer::Stream(tag, Opened { offset, .. }) => (offset, hold(conn, &tag, uid).await?),
@@ -232,50 +359,61 @@ impl ImapMailbox {
 
 impl Mailbox for ImapMailbox {
     async fn fetch(&mut self, uid: Uid) -> Result<Option<Body<'_, Self>>, Fault> {
-        let asked = self.ask(uid, &format!("UID FETCH {uid} (BODY.PEEK[])"), None).await?;
+        let asked = match self.stashed(Piece { uid, window: None }).await? {
+            None => self.ask(uid, &format!("UID FETCH {uid} (BODY.PEEK[])"), None).await?,
+            stashed => stashed,
+        };
         Ok(asked.map(|(octets, extent)| Body::new(self, octets, extent)))
     }
 
     async fn peek(&mut self, uid: Uid, window: Window) -> Result<Option<Body<'_, Self>>, Fault> {
         let Window { offset, length } = window;
-        let asked = self.ask(uid, &format!("UID FETCH {uid} (BODY.PEEK[]<{offset}.{length}>)"), Some(offset)).await?;
+        let asked = match self.stashed(Piece { uid, window: Some(window) }).await? {
+            None => self.ask(uid, &format!("UID FETCH {uid} (BODY.PEEK[]<{offset}.{length}>)"), Some(offset)).await?,
+            stashed => stashed,
+        };
         Ok(asked.map(|(octets, extent)| Body::new(self, octets, extent)))
     }
 
+    fn ahead(&mut self, mut certain: impl Iterator<Item = Piece>, likely: impl Iterator<Item = Piece>) {
+        let Some(conn) = &self.conn else { return };
+        if !self.server.settings.read_ahead || self.changed.is_some() || !conn.is_usable() {
+            return;
+        }
+        // What Gmail sends is counted against the user, so that nothing is fetched there which may not be wanted.
+        let metered = conn.capabilities.gmail;
+        let Some(first) = certain.next() else { return };
+        let first_known = conn.stash.knows(first.uid);
+        let mut pieces = certain.chain(likely.filter(|_| !metered)).peekable();
+        // One message alone is asked for when its turn comes, and is dealt with there whatever comes of it.
+        if !first_known && (pieces.peek().is_none() || !self.ask_group(&mut once(first).peekable(), 1)) {
+            return;
+        }
+        while self.conn.as_ref().is_some_and(|conn| conn.stash.is_roomy())
+            && self.ask_group(&mut pieces, GROUP_MESSAGES)
+        {}
+    }
+
     async fn chunk(&mut self) -> Result<Option<&[u8]>, Fault> {
-        let result = match (&mut self.reading, &mut self.conn) {
-            (Reading::Held { given, octets }, _) if !*given && !octets.is_empty() => {
-                *given = true;
-                Ok(usize::MAX)
-            }
-            (Reading::Stream { given, .. }, Some(conn)) => {
-                conn.consume(std::mem::take(given));
-                conn.more_body().await
-            }
-            (Reading::Stream { .. }, None) => Err(Trouble::Lost),
-            (Reading::Held { .. } | Reading::Nothing, _) => Ok(0),
-        };
-        let result = match (result, &self.reading, &mut self.conn) {
-            (Ok(0), Reading::Stream { tag, uid, .. }, Some(conn)) => conn.end_body(tag, *uid).await.map(|()| 0),
-            (result, ..) => result,
-        };
-        match result {
-            Err(trouble) => {
-                self.reading = Reading::Nothing;
-                Err(self.fault(trouble))
-            }
-            Ok(0) => {
-                self.reading = Reading::Nothing;
-                Ok(None)
-            }
-            Ok(octets) => match (&mut self.reading, &mut self.conn) {
-                (Reading::Held { octets, .. }, _) => Ok(Some(octets)),
-                (Reading::Stream { given, .. }, Some(conn)) => {
-                    *given = octets;
-                    Ok(Some(conn.body(octets)))
+        loop {
+            let trouble = match self.next_octets().await {
+                Ok(0) => {
+                    self.reading = Reading::Nothing;
+                    return Ok(None);
                 }
-                _ => Ok(None),
-            },
+                Ok(octets) => return Ok(self.octets_given(octets)),
+                Err(trouble) => trouble,
+            };
+            let resumed = match std::mem::replace(&mut self.reading, Reading::Nothing) {
+                Reading::Stream { uid, left: Some(left), .. } if trouble.is_lost_line() => {
+                    self.resume(uid, left, trouble).await
+                }
+                _ => Err(trouble),
+            };
+            if let Err(trouble) = resumed {
+                self.reading = Reading::Nothing;
+                return Err(self.fault(trouble));
+            }
         }
     }
 
@@ -355,7 +493,7 @@ fn after_login(fault: Fault) -> Fault {
 }
 
 /// Up to this size a message is received whole and proved before its first octet is shown.
-const SMALL: u64 = 64 * 1024;
+pub(super) const SMALL: u64 = 64 * 1024;
 
 /// A forsaken body with no more than this to come is read to its end.
 const WORTH_DRAINING: u64 = 256 * 1024;

@@ -20,6 +20,7 @@ pub use self::{
     capability::ByPassword,
     listing::Removal,
     mailbox::ImapMailbox,
+    stash::Budget,
     survey::{Examined, Offer, Step, Survey},
 };
 use self::{
@@ -42,6 +43,7 @@ mod mailbox;
 mod name;
 mod sets;
 mod settle;
+mod stash;
 mod survey;
 mod tap;
 
@@ -55,6 +57,7 @@ struct Server {
     dial: Arc<dyn Dial>,
     /// There is one where the settings ask for TLS.
     tls: Option<Connector>,
+    budget: Budget,
     /// The server offers UIDPLUS but refused UID EXPUNGE (Proton Bridge did).
     expunge_refused: AtomicBool,
 }
@@ -73,6 +76,8 @@ pub struct Settings {
     pub on_delete: Option<OnDelete>,
     /// Whether messages that somebody else flagged `\Deleted` are shown.
     pub deleted: Deleted,
+    /// Whether messages are fetched before the client asks for them, where it is likely to.
+    pub read_ahead: bool,
 }
 
 /// How the line to the server is secured.
@@ -110,7 +115,12 @@ impl Imap {
     /// A server that is reached through `dial`, and through `tls` where the settings ask for TLS; without it nobody can
     /// log in there then.
     pub fn new(settings: Settings, dial: Arc<dyn Dial>, tls: Option<Connector>) -> Self {
-        Self(Arc::new(Server { settings, dial, tls, expunge_refused: AtomicBool::new(false) }))
+        Self::sharing(settings, dial, tls, Budget::new(AHEAD))
+    }
+
+    /// The same, with a budget for what is fetched ahead that may be shared with other servers.
+    pub fn sharing(settings: Settings, dial: Arc<dyn Dial>, tls: Option<Connector>, budget: Budget) -> Self {
+        Self(Arc::new(Server { settings, dial, tls, budget, expunge_refused: AtomicBool::new(false) }))
     }
 }
 
@@ -164,6 +174,9 @@ fn pause(trouble: &Trouble) -> Option<Duration> {
     let milliseconds = backoff.split_ascii_whitespace().next()?.parse().ok()?;
     Some(Duration::from_millis(milliseconds).min(LONGEST_PAUSE))
 }
+
+/// What all sessions together may fetch ahead, in octets.
+pub const AHEAD: usize = 64 * 1024 * 1024;
 
 /// Clients give up a log-in after half a minute or more.
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);

@@ -92,6 +92,7 @@ impl Imap {
             settings: self.0.settings.clone(),
             dial: self.0.dial.clone(),
             tls,
+            budget: self.0.budget.clone(),
             expunge_refused: AtomicBool::new(false),
         };
         let mut survey = Survey::default();

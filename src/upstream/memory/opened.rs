@@ -3,7 +3,7 @@
 use super::{Deed, Maildrop, Memory, Parts, Trouble};
 use crate::{
     mail::{Changes, Uid, UidValidity},
-    upstream::{Body, Extent, Fault, Mailbox, Settled, Verdict, Window},
+    upstream::{Body, Extent, Fault, Mailbox, Piece, Settled, Verdict, Window},
 };
 
 /// A mailbox of [`Memory`], opened for one session.
@@ -69,6 +69,8 @@ impl Mailbox for Opened {
     async fn peek(&mut self, uid: Uid, window: Window) -> Result<Option<Body<'_, Self>>, Fault> {
         self.begin(Deed::Peek(uid, window), uid, Some(window))
     }
+
+    fn ahead(&mut self, _: impl Iterator<Item = Piece>, _: impl Iterator<Item = Piece>) {}
 
     async fn chunk(&mut self) -> Result<Option<&[u8]>, Fault> {
         let Some(sending) = &mut self.sending else { return Ok(None) };

@@ -8,6 +8,10 @@ use crate::mail::{Message, Uid};
 pub(in crate::upstream::imap) struct Aside {
     /// The message whose body is expected; bodies of others are not delivered.
     pub(in crate::upstream::imap) wanted: Option<Uid>,
+    /// Bodies of several messages are expected: those of all are delivered, and whoever takes them knows whose they are to be.
+    pub(in crate::upstream::imap) all_wanted: bool,
+    /// FETCH responses that are complete while [`all_wanted`](Self::all_wanted), in order.
+    pub(in crate::upstream::imap) bodies: Vec<Fetch>,
     /// A body whose octets wait to be read, until it is taken.
     pub(in crate::upstream::imap) opened: Option<Opened>,
     /// A FETCH response with a body, complete.

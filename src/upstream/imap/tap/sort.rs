@@ -154,7 +154,17 @@ impl Tap {
         if let (Some(rows), Some(uid), Some(octets)) = (&mut self.aside.rows, uid, fetch.octets) {
             rows.push(Message { uid, octets });
         }
-        if fetch.body.is_some() && self.wants(&fetch) {
+        if self.aside.all_wanted {
+            if let Some(BodyItem::Quoted { octets, .. }) = &fetch.body {
+                self.chat(1, octets.len() as u64)?; // It lies here until it is taken, and nobody has said how much may.
+            }
+            if self.aside.bodies.len() >= BODIES {
+                return Err(Malformed("more messages than were asked for"));
+            }
+            if fetch.body.is_some() {
+                self.aside.bodies.push(fetch);
+            }
+        } else if fetch.body.is_some() && self.wants(&fetch) {
             self.aside.body = Some(fetch);
             self.aside.wanted = None; // A second body of it would be nobody's.
         }
@@ -163,7 +173,8 @@ impl Tap {
 
     /// Whether this is the message whose body is expected, or may be: its UID can come after the body.
     fn wants(&self, fetch: &Fetch) -> bool {
-        self.aside.wanted.is_some_and(|wanted| fetch.uid.is_none_or(|uid| uid == wanted.value()))
+        self.aside.all_wanted
+            || self.aside.wanted.is_some_and(|wanted| fetch.uid.is_none_or(|uid| uid == wanted.value()))
     }
 
     /// What stands behind a literal.
@@ -316,6 +327,9 @@ fn literal(line: &[u8]) -> Result<Option<(&[u8], u64)>, Malformed> {
 
 /// Outside literals and search results no line that popgate asks for comes near this.
 const LINE: usize = 64 * 1024;
+
+/// More than this are never asked for at a time.
+const BODIES: usize = 1_000;
 
 /// A literal that nobody asked for is skipped up to this size.
 const UNWANTED: u64 = 64 * 1024;

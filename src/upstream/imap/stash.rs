@@ -1,0 +1,276 @@
+//! Messages that are fetched before they are asked for: what is on its way, what has come, and what has been proved to
+//! have come whole. Memory is reserved before anything is asked for; commands and octets on the line are the `conn`'s.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{conn::Tag, mailbox::SMALL};
+use crate::{
+    mail::Uid,
+    upstream::{Piece, Window},
+};
+
+/// How many octets all sessions together may keep of what nobody has asked for yet. There is no queue for it: who gets
+/// none does without.
+#[derive(Clone, Debug)]
+pub struct Budget(Arc<Semaphore>);
+
+impl Budget {
+    /// A budget of so many octets.
+    pub fn new(octets: usize) -> Self {
+        Self(Arc::new(Semaphore::new((octets / UNIT).min(Semaphore::MAX_PERMITS))))
+    }
+
+    fn reserve(&self, octets: u64) -> Option<OwnedSemaphorePermit> {
+        let units = u32::try_from(octets.div_ceil(UNIT as u64)).ok()?;
+        self.0.clone().try_acquire_many_owned(units).ok()
+    }
+}
+
+/// What one session has fetched ahead.
+#[derive(Default)]
+pub(super) struct Stash {
+    /// Commands that have not been answered, oldest first.
+    open: VecDeque<Group>,
+    /// What came of commands that were answered with OK.
+    proved: HashMap<Uid, Item>,
+    /// What is reserved for both.
+    reserved: u64,
+}
+
+/// One command for several messages.
+struct Group {
+    tag: Tag,
+    items: Vec<Item>,
+}
+
+/// A message, or a part of one, with the memory reserved for it.
+pub(super) struct Item {
+    piece: Piece,
+    reserved: u64,
+    arrived: Option<Arrived>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// What came.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Arrived {
+    /// Where in the message it begins, if the server says that it is a part.
+    pub(super) offset: Option<u64>,
+    pub(super) octets: Vec<u8>,
+}
+
+impl Stash {
+    /// Reserves memory for a piece of `listed` octets, if there is any left for it.
+    pub(super) fn reserve(&mut self, piece: Piece, listed: u64, budget: &Budget) -> Option<Item> {
+        let octets = piece.window.map_or(listed, |window| listed.min(u64::from(window.length)));
+        // Some servers are a little out in what they list.
+        let reserved = octets + SLACK;
+        if self.reserved + reserved > SESSION {
+            return None;
+        }
+        let permit = budget.reserve(reserved)?;
+        self.reserved += reserved;
+        Some(Item { piece, reserved, arrived: None, _permit: permit })
+    }
+
+    /// Whether so much more may be asked for that a command is worth its while.
+    pub(super) fn is_roomy(&self) -> bool {
+        self.open.len() < COMMANDS && self.reserved + GROUP <= SESSION
+    }
+
+    /// A command for these has been sent.
+    pub(super) fn asked(&mut self, tag: Tag, items: Vec<Item>) {
+        self.open.push_back(Group { tag, items });
+    }
+
+    /// Memory is given back for what was not asked for after all.
+    pub(super) fn release(&mut self, items: Vec<Item>) {
+        self.reserved -= items.iter().map(|item| item.reserved).sum::<u64>();
+    }
+
+    /// Whether any command is open.
+    pub(super) fn is_expecting(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Whether nothing is here and nothing is on its way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.proved.is_empty()
+    }
+
+    /// Whether the message, or a part of it, is here or on its way.
+    pub(super) fn knows(&self, uid: Uid) -> bool {
+        self.proved.contains_key(&uid) || self.coming(uid).is_some()
+    }
+
+    /// Whether the piece is on its way.
+    pub(super) fn expects(&self, piece: Piece) -> bool {
+        self.coming(piece.uid).is_some_and(|item| item.holds(piece))
+    }
+
+    /// Something came. It is kept if it was asked for and is no larger than the memory that was reserved for it.
+    pub(super) fn arrived(&mut self, uid: Uid, arrived: Arrived) {
+        let mut items = self.open.iter_mut().flat_map(|group| &mut group.items);
+        if let Some(item) = items.find(|item| item.piece.uid == uid && item.arrived.is_none())
+            && arrived.octets.len() as u64 <= item.reserved
+        {
+            item.arrived = Some(arrived);
+        }
+    }
+
+    /// A command has been answered: what came of it is proved, or nothing. `false`: it is none of these.
+    pub(super) fn answered(&mut self, tag: &Tag, ok: bool) -> bool {
+        let Some(at) = self.open.iter().position(|group| group.tag == *tag) else { return false };
+        for item in self.open.remove(at).into_iter().flat_map(|group| group.items) {
+            if ok && item.arrived.is_some() {
+                self.proved.insert(item.piece.uid, item);
+            } else {
+                self.reserved -= item.reserved;
+            }
+        }
+        true
+    }
+
+    /// Takes a piece out, if it is here and proved. The whole message is as good as a part of it.
+    pub(super) fn take(&mut self, piece: Piece) -> Option<Arrived> {
+        if !self.proved.get(&piece.uid)?.holds(piece) {
+            return None;
+        }
+        let item = self.proved.remove(&piece.uid)?;
+        self.reserved -= item.reserved;
+        item.arrived
+    }
+
+    /// Gives up what is here. What is on its way is still to come.
+    pub(super) fn discard(&mut self) {
+        for (_, item) in self.proved.drain() {
+            self.reserved -= item.reserved;
+        }
+        self.proved.shrink_to_fit();
+    }
+
+    fn coming(&self, uid: Uid) -> Option<&Item> {
+        self.open.iter().flat_map(|group| &group.items).find(|item| item.piece.uid == uid)
+    }
+}
+
+impl Item {
+    /// How much memory is reserved, in octets.
+    pub(super) const fn reserved(&self) -> u64 {
+        self.reserved
+    }
+
+    fn holds(&self, piece: Piece) -> bool {
+        self.piece.uid == piece.uid && (self.piece.window.is_none() || self.piece.window == piece.window)
+    }
+}
+
+/// The command for pieces that differ in their UIDs alone.
+pub(super) fn command(items: &[Item]) -> String {
+    let uids: Vec<_> = items.iter().map(|item| item.piece.uid.to_string()).collect();
+    let part = match items.first().and_then(|item| item.piece.window) {
+        Some(Window { offset, length }) => format!("<{offset}.{length}>"),
+        None => String::new(),
+    };
+    format!("UID FETCH {} (BODY.PEEK[]{part})", uids.join(","))
+}
+
+/// The budget is counted in these.
+const UNIT: usize = 1024;
+
+/// What a session may keep, in octets.
+const SESSION: u64 = 1024 * 1024;
+
+/// A command asks for no more than this, so that its proof does not keep the first message waiting for long.
+pub(super) const GROUP: u64 = 128 * 1024;
+
+/// Likewise, in messages.
+pub(super) const GROUP_MESSAGES: usize = 32;
+
+/// So many commands may be open.
+const COMMANDS: usize = 12;
+
+const SLACK: u64 = 256;
+
+/// What is fetched ahead is no larger than this, whatever is listed; a larger one goes to the client as it comes.
+pub(super) const LARGEST: u64 = SMALL + SLACK;
+
+#[cfg(test)]
+mod tests {
+    use async_imap::imap_proto::RequestId;
+
+    use super::*;
+
+    const WINDOW: Window = Window { offset: 0, length: 100 };
+
+    fn piece(uid: u32, window: Option<Window>) -> Piece {
+        Piece { uid: Uid::new(uid).unwrap(), window }
+    }
+
+    fn arrived(octets: &[u8]) -> Arrived {
+        Arrived { offset: None, octets: octets.to_vec() }
+    }
+
+    fn asking(stash: &mut Stash, tag: &str, pieces: &[Piece], budget: &Budget) {
+        let items = pieces.iter().map(|piece| stash.reserve(*piece, 5_000, budget).unwrap()).collect();
+        stash.asked(RequestId(tag.to_owned()), items);
+    }
+
+    #[test]
+    fn only_what_was_asked_for_and_confirmed_is_handed_out() {
+        let budget = Budget::new(1 << 20);
+        let mut stash = Stash::default();
+        asking(&mut stash, "A", &[piece(5, None), piece(7, None)], &budget);
+        asking(&mut stash, "B", &[piece(9, Some(WINDOW))], &budget);
+        for uid in [5, 6, 9] {
+            stash.arrived(Uid::new(uid).unwrap(), arrived(b"x"));
+        }
+        stash.arrived(Uid::new(7).unwrap(), arrived(&[b'x'; 6_000]));
+        assert_eq!(stash.take(piece(5, None)), None, "not proved yet");
+        assert!(
+            stash.expects(piece(5, None)) && stash.expects(piece(5, Some(WINDOW))) && !stash.expects(piece(9, None))
+        );
+        assert!(stash.answered(&RequestId("A".to_owned()), true));
+        assert!(!stash.answered(&RequestId("A".to_owned()), true));
+        assert_eq!(stash.take(piece(5, Some(WINDOW))), Some(arrived(b"x")));
+        assert_eq!(stash.take(piece(5, None)), None, "taken");
+        assert!(!stash.knows(Uid::new(6).unwrap()), "nobody asked for it");
+        assert!(!stash.knows(Uid::new(7).unwrap()), "larger than its reservation");
+        assert!(stash.answered(&RequestId("B".to_owned()), false));
+        assert_eq!(stash.take(piece(9, Some(WINDOW))), None, "refused");
+        assert!(stash.is_empty());
+        assert_eq!((stash.reserved, budget.0.available_permits()), (0, 1024));
+    }
+
+    #[test]
+    fn memory_is_reserved_for_the_session_and_for_all() {
+        let budget = Budget::new(1 << 20);
+        let (mut one, mut two) = (Stash::default(), Stash::default());
+        let fill = |stash: &mut Stash| {
+            let items: Vec<_> = (1..).map_while(|uid| stash.reserve(piece(uid, None), 60_000, &budget)).collect();
+            stash.asked(RequestId("A".to_owned()), items);
+        };
+        fill(&mut one);
+        fill(&mut two);
+        assert_eq!((one.open[0].items.len(), two.open[0].items.len()), (17, 0));
+        one.answered(&RequestId("A".to_owned()), true);
+        fill(&mut two);
+        assert_eq!((one.reserved, two.open[1].items.len()), (0, 17));
+        drop(two);
+        assert_eq!(budget.0.available_permits(), 1024);
+    }
+
+    #[test]
+    fn a_command_names_its_messages_and_their_part() {
+        let budget = Budget::new(1 << 20);
+        let mut stash = Stash::default();
+        let mut items = |window| [5, 7].map(|uid| stash.reserve(piece(uid, window), 200, &budget).unwrap());
+        assert_eq!(command(&items(None)), "UID FETCH 5,7 (BODY.PEEK[])");
+        assert_eq!(command(&items(Some(WINDOW))), "UID FETCH 5,7 (BODY.PEEK[]<0.100>)");
+    }
+}
