@@ -6,6 +6,7 @@ use std::{
     env,
     fmt::Display,
     io::{self, IsTerminal, Write},
+    panic,
     process::ExitCode,
 };
 
@@ -17,11 +18,21 @@ use popgate::{
     probe::Target,
     server, telemetry,
 };
+use rlimit::Resource;
 use tokio::runtime::Runtime;
+use tracing::warn;
 
 fn main() -> ExitCode {
+    // Not its message, which may quote what was being worked on: a password, a mail.
+    panic::set_hook(Box::new(|panic| {
+        let _ = match panic.location() {
+            Some(location) => writeln!(io::stderr(), "popgate: panic at {location}"),
+            None => writeln!(io::stderr(), "popgate: panic"),
+        };
+    }));
+    let hidden = hide_memory();
     let done = match Cli::parse().command {
-        Command::Serve(options) => serve(options),
+        Command::Serve(options) => serve(options, hidden),
         Command::Check(what) => check(&what),
         Command::Probe { url } => probe(&url),
         Command::Completions { shell } => print(Ok(cli::completions(shell))),
@@ -45,10 +56,25 @@ enum Failure {
     Said,
 }
 
-fn serve(options: Options) -> Result<(), Failure> {
+/// Keeps passwords and mail in this process: no dump of its memory is written when it crashes, and none but root looks into
+/// it while it runs.
+fn hide_memory() -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    // Where there are none already, nobody needs to be allowed to forbid them.
+    match rlimit::getrlimit(Resource::CORE)? {
+        (0, 0) => Ok(()),
+        _ => rlimit::setrlimit(Resource::CORE, 0, 0),
+    }
+}
+
+fn serve(options: Options, hidden: io::Result<()>) -> Result<(), Failure> {
     let (files, command_line) = options.into_parts();
     let config = Config::load(&files, env::vars_os(), &command_line).map_err(|error| Failure::Start(error.into()))?;
     telemetry::start(&config.log).map_err(|error| Failure::Run(error.into()))?;
+    if let Err(error) = hidden {
+        warn!(%error, "a crash may leave passwords and mail in a dump of memory");
+    }
     let runtime = Runtime::new().map_err(|error| Failure::Run(error.into()))?;
     let served = runtime.block_on(server::run(config));
     // A name that is still being resolved would hold up the end, and nobody waits for it any more.
@@ -105,4 +131,21 @@ fn print(text: io::Result<Vec<u8>>) -> Result<(), Failure> {
 fn fail(code: u8, error: &dyn Display) -> ExitCode {
     let _ = writeln!(io::stderr(), "popgate: {error}");
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn memory_is_neither_dumped_nor_looked_into() {
+        use rustix::process::{DumpableBehavior, dumpable_behavior};
+        assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::Dumpable);
+        for _ in 0..2 {
+            hide_memory().unwrap();
+            assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+            assert_eq!(rlimit::getrlimit(Resource::CORE).unwrap(), (0, 0));
+        }
+    }
 }
