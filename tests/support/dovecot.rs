@@ -150,7 +150,7 @@ impl Drop for Dovecot {
 }
 
 /// The program, if its IMAP and POP3 servers are there too.
-fn installed() -> Option<PathBuf> {
+pub(crate) fn installed() -> Option<PathBuf> {
     let program = process::find("dovecot")?;
     let servers = ["/usr/lib/dovecot", "/usr/libexec/dovecot", "/usr/local/libexec/dovecot"];
     servers
@@ -163,14 +163,14 @@ fn installed() -> Option<PathBuf> {
 
 /// Who owns the mail and runs the servers: as root, an unprivileged number for the mail (Dovecot refuses uid 0) and
 /// Dovecot's own users for the rest; else whoever runs the tests, for everything.
-struct Owner {
-    uid: u32,
-    gid: u32,
+pub(crate) struct Owner {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
     root: bool,
 }
 
 impl Owner {
-    fn of_mail() -> Self {
+    pub(crate) fn of_mail() -> Self {
         use std::os::unix::fs::MetadataExt;
         let me = fs::metadata("/proc/self").unwrap();
         match me.uid() {
@@ -179,8 +179,28 @@ impl Owner {
         }
     }
 
-    fn own(&self, path: &Path) {
+    pub(crate) fn own(&self, path: &Path) {
         chown(path, Some(self.uid), Some(self.gid)).unwrap();
+    }
+
+    /// What Dovecot must be told where it does not run as root.
+    pub(crate) fn configuration(&self) -> String {
+        if self.root {
+            return String::new();
+        }
+        let name = |database: &str, id: u32| {
+            let database = fs::read_to_string(database).unwrap_or_default();
+            let of = |line: &str| line.split(':').nth(2) == Some(&id.to_string());
+            let line = database.lines().find(|line| of(line)).unwrap_or_else(|| panic!("{id} has no name"));
+            line.split(':').next().unwrap_or_default().to_owned()
+        };
+        let (user, group) = (name("/etc/passwd", self.uid), name("/etc/group", self.gid));
+        let mut lines =
+            format!("default_internal_user = {user}\ndefault_login_user = {user}\ndefault_internal_group = {group}\n");
+        for service in ["anvil", "imap-login", "pop3-login"] {
+            writeln!(lines, "service {service} {{\n  chroot =\n}}").unwrap();
+        }
+        lines
     }
 }
 
@@ -196,23 +216,7 @@ fn users(root: &Path, owner: &Owner) -> String {
 
 fn configuration(root: &Path, owner: &Owner, [imap, imaps, pop3]: [u16; 3]) -> String {
     let root = root.display();
-    let unprivileged = if owner.root {
-        String::new()
-    } else {
-        let name = |database: &str, id: u32| {
-            let database = fs::read_to_string(database).unwrap_or_default();
-            let of = |line: &str| line.split(':').nth(2) == Some(&id.to_string());
-            let line = database.lines().find(|line| of(line)).unwrap_or_else(|| panic!("{id} has no name"));
-            line.split(':').next().unwrap_or_default().to_owned()
-        };
-        let (user, group) = (name("/etc/passwd", owner.uid), name("/etc/group", owner.gid));
-        let mut lines =
-            format!("default_internal_user = {user}\ndefault_login_user = {user}\ndefault_internal_group = {group}\n");
-        for service in ["anvil", "imap-login", "pop3-login"] {
-            writeln!(lines, "service {service} {{\n  chroot =\n}}").unwrap();
-        }
-        lines
-    };
+    let unprivileged = owner.configuration();
     format!(
         "base_dir = {root}/run
 state_dir = {root}/state
@@ -264,7 +268,7 @@ service pop3-login {{
 }
 
 /// A CA, and a certificate of its for `localhost` and 127.0.0.1.
-fn write_certificates(root: &Path) {
+pub(crate) fn write_certificates(root: &Path) {
     let mut ca = CertificateParams::new([]).unwrap();
     ca.distinguished_name.push(rcgen::DnType::CommonName, "popgate test CA");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -279,7 +283,7 @@ fn write_certificates(root: &Path) {
 }
 
 /// Ports that are free now. All are held at once, so that they differ.
-fn free_ports<const N: usize>() -> [u16; N] {
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
     let held = [(); N].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
     held.map(|listener| listener.local_addr().unwrap().port())
 }

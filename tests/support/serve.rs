@@ -63,6 +63,11 @@ impl Popgate {
         self.log().lines().find_map(|line| port_of(line, "pop3s")).expect("popgate should listen for TLS")
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The most memory it has held at once since its start, in octets (`VmHWM`).
     pub(crate) fn peak_memory(&self) -> u64 {
         self.status("VmHWM")

@@ -1,0 +1,72 @@
+//! popgate measured against its peer, Dovecot's POP3 before an IMAP server, against the upstream's own POP3 and against
+//! IMAP without POP3, in one interleaved run on one machine: what counts is the ratio, for the figures themselves move
+//! with the machine. Starts all that takes part, on this machine alone, and ends it.
+
+#![allow(clippy::unwrap_used, reason = "a measurement that cannot be made ends with a panic")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the figures are what it is run for")]
+#![allow(unreachable_pub, reason = "a benchmark exports nothing")]
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use clap::Parser as _;
+use serde_json::json;
+
+use crate::{
+    choice::Choice,
+    rows::{ROWS, Round},
+    scene::Scene,
+    sheet::Sheet,
+};
+
+mod choice;
+mod consumption;
+mod dovecot;
+mod figures;
+mod imap;
+mod mail;
+mod pop3;
+mod relay;
+mod rows;
+mod scene;
+mod sheet;
+#[path = "../../tests/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the tests use the rest")]
+mod support;
+
+fn main() {
+    let choice = Choice::parse();
+    let begin = Instant::now();
+    eprintln!("Starting the upstream, the peer and popgate, and filling the mailboxes:");
+    let mut scene = Scene::set();
+    let mailboxes = scene::mailboxes(&choice);
+    for &(user, size) in &mailboxes {
+        scene.fill(user, size);
+    }
+    for target in &scene.targets {
+        eprintln!("Verifying every message through {} …", target.name);
+        for (user, _) in mailboxes.iter().filter(|(_, size)| size.messages <= rows::VERIFIED) {
+            rows::verify::verify(target, scene.mailbox(user));
+        }
+    }
+
+    let mut sheet = Sheet::default();
+    let repetitions = choice.repetitions();
+    for row in ROWS.iter().filter(|row| choice.wants(row.name)) {
+        for repetition in 0..repetitions {
+            // Another one is the first each time.
+            let targets = scene.targets.iter().cycle().skip(repetition as usize).take(scene.targets.len());
+            for target in targets {
+                let begun = Instant::now();
+                (row.run)(&Round { scene: &scene, target, repetition, smoke: choice.smoke() }, &mut sheet);
+                let (all, this) = (begin.elapsed().as_secs(), begun.elapsed().as_secs_f64());
+                eprintln!("{all:4} s  {} {}/{repetitions} {}: {this:.1} s", row.name, repetition + 1, target.name);
+            }
+        }
+    }
+    println!("{}", sheet.table(!choice.smoke()));
+    if let Some(path) = &choice.json {
+        let date = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let about = json!({"form": choice.form(), "repetitions": repetitions, "date": date, "version": env!("CARGO_PKG_VERSION")});
+        sheet.write(path, about);
+    }
+}
