@@ -59,11 +59,17 @@ impl Client {
             Some(input) => input,
             None => {
                 self.flush().await?;
-                // Ten thousand clients that think do not keep what a message needed.
-                self.out.shrink_to(THINKING);
+                let heard = async {
+                    if let Ok(heard) = timeout(SOON, self.hear_line(expects)).await {
+                        return heard;
+                    }
+                    // Ten thousand clients that think do not keep what a message needed.
+                    self.out.shrink_to(THINKING);
+                    timeout(patience - SOON, self.hear_line(expects)).await.map_err(|_| End::Idle)?
+                };
                 tokio::select! {
                     biased;
-                    heard = timeout(patience, self.hear_line(expects)) => heard.map_err(|_| End::Idle)??,
+                    heard = heard => heard?,
                     () = shutdown.cancelled() => return Err(End::Shutdown),
                 }
             }
@@ -245,6 +251,9 @@ fn no_wire() -> Box<dyn Wire> {
 
 /// So much makes a packet worth sending.
 const ENOUGH: usize = 16 * 1024;
+
+/// A client that has not gone on within this time is thinking.
+const SOON: Duration = Duration::from_secs(1);
 
 /// What is kept while the client thinks.
 const THINKING: usize = 1024;

@@ -284,6 +284,7 @@ impl Conn {
     pub(super) async fn ask_body(&mut self, uid: Uid, command: &str) -> Result<Answer, Trouble> {
         let tag = self.send(command)?;
         self.aside().wanted = Some(uid);
+        self.arriving = None;
         loop {
             match self.hear(COMMAND, "a message was asked for").await? {
                 Heard::Body(opened) => return Ok(Answer::Stream(tag, opened)),
@@ -350,13 +351,19 @@ impl Conn {
     pub(super) async fn idle(&mut self) -> Trouble {
         loop {
             if self.open.is_empty() {
-                let quiet = if self.stash.is_empty() { self.asked + KEEP_ALIVE } else { self.asked + STALE };
+                let busy = self.session.as_mut().is_busy();
+                let quiet = match self.stash.is_empty() {
+                    _ if busy => self.asked + SOON,
+                    false => self.asked + STALE,
+                    true => self.asked + KEEP_ALIVE,
+                };
                 match timeout_at(quiet, self.listen()).await {
                     Ok(Ok(Heard::Untagged)) => {}
                     Ok(Ok(Heard::Reply(..) | Heard::Body(_))) => {
                         return self.fail(Malformed("a reply to no command").into());
                     }
                     Ok(Err(trouble)) => return self.fail(trouble),
+                    Err(_) if busy => self.session.as_mut().relax(),
                     // Whoever has not asked for it by now will hardly do so.
                     Err(_) if !self.stash.is_empty() => self.stash.discard(),
                     Err(_) => {
@@ -538,6 +545,9 @@ pub(super) const COMMAND: Duration = Duration::from_secs(60);
 
 /// Servers may log out a client that is silent for 30 minutes (RFC 3501 §5.4), routers forget lines much sooner.
 const KEEP_ALIVE: Duration = Duration::from_secs(240);
+
+/// Memory for what the server says is kept for so long after a command: a client that goes on needs it again at once.
+const SOON: Duration = Duration::from_secs(1);
 
 /// What was fetched ahead and not asked for is kept for so long.
 const STALE: Duration = Duration::from_secs(30);

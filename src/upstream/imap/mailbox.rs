@@ -101,6 +101,8 @@ impl ImapMailbox {
         self.reading = Reading::Nothing;
         if self.changed.is_none() {
             let ready = match &mut self.conn {
+                // It is given up below, whatever is still to come.
+                Some(conn) if conn.view.changed.is_some() => true,
                 Some(conn) => conn.is_ready().await,
                 None => false,
             };
@@ -214,12 +216,11 @@ impl ImapMailbox {
     /// A piece that was fetched ahead, if it is as good as one that is asked for now.
     async fn stashed(&mut self, piece: Piece) -> Result<Option<(u64, Extent)>, Fault> {
         let Some(conn) = &mut self.conn else { return Ok(None) };
-        if conn.view.changed.is_some() {
-            return Ok(None);
-        }
-        let Arrived { offset, octets } = match conn.stashed(piece).await {
-            Ok(Some(arrived)) => arrived,
-            Ok(None) => return Ok(None),
+        let arrived = conn.stashed(piece).await;
+        let Arrived { offset, octets } = match arrived {
+            // If the mailbox has become another one, its UIDs mean other messages.
+            Ok(Some(arrived)) if conn.view.changed.is_none() => arrived,
+            Ok(_) => return Ok(None),
             Err(trouble) => {
                 let fault = self.fault(trouble);
                 // On a new line it can be asked for as if nothing had been fetched ahead.
@@ -384,7 +385,7 @@ impl Mailbox for ImapMailbox {
         let metered = conn.capabilities.gmail;
         let Some(first) = certain.next() else { return };
         let first_known = conn.stash.knows(first.uid);
-        let mut pieces = certain.chain(likely.filter(|_| !metered)).peekable();
+        let mut pieces = certain.chain(likely.take_while(|_| !metered)).peekable();
         // One message alone is asked for when its turn comes, and is dealt with there whatever comes of it.
         if !first_known && (pieces.peek().is_none() || !self.ask_group(&mut once(first).peekable(), 1)) {
             return;

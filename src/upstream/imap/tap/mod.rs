@@ -66,6 +66,8 @@ pub(super) struct Tap {
     /// Octets of search results since the last command.
     searched: u64,
     ended: bool,
+    /// No buffer is kept while nothing comes.
+    idle: bool,
     login: Option<Login>,
     /// What arrived beside the line, for those who asked for it.
     pub(super) aside: Aside,
@@ -108,6 +110,7 @@ impl Tap {
             numbered: 0,
             searched: 0,
             ended: false,
+            idle: false,
             login: None,
             aside: Aside::default(),
         }
@@ -130,6 +133,7 @@ impl Tap {
 
     /// A command is about to be sent: what the server may say unasked is counted anew.
     pub(super) fn begin(&mut self) {
+        self.idle = false;
         self.chatter = (0, 0);
         self.numbered = 0;
         self.searched = 0;
@@ -148,6 +152,20 @@ impl Tap {
     /// When octets last came from the server.
     pub(super) const fn heard(&self) -> Instant {
         self.heard
+    }
+
+    /// Whether buffers are kept for what comes next.
+    pub(super) const fn is_busy(&self) -> bool {
+        !self.idle
+    }
+
+    /// Nothing is expected for a while: buffers are given back, until the next command.
+    pub(super) fn relax(&mut self) {
+        self.idle = true;
+        self.gathered.shrink_to_fit();
+        if self.passed.is_empty() {
+            self.passed = BytesMut::new();
+        }
     }
 
     /// How much of the open body is still to come; 0 when none is open.
@@ -211,7 +229,7 @@ impl Tap {
         }
         self.input.reserve(room);
         let Poll::Ready(read) = poll_read_buf(Pin::new(&mut self.wire), cx, &mut self.input)? else {
-            if self.input.is_empty() {
+            if self.idle && self.input.is_empty() {
                 self.input = BytesMut::new(); // An idle line holds no buffer.
             }
             return Poll::Pending;
@@ -229,7 +247,10 @@ impl AsyncRead for Tap {
             match this.step().map_err(|malformed| io::Error::new(io::ErrorKind::InvalidData, malformed))? {
                 Step::On => {}
                 Step::Hungry if this.ended => return Poll::Ready(Ok(())),
-                Step::Hungry => ready!(this.poll_more(cx, READ_BUFFER))?,
+                Step::Hungry => {
+                    let much = this.aside.all_wanted || this.aside.rows.is_some();
+                    ready!(this.poll_more(cx, if much { BODY_BUFFER } else { READ_BUFFER }))?;
+                }
                 // The reader of the body is polled by the same task, so no waker is needed.
                 Step::Body => return Poll::Pending,
             }
@@ -287,7 +308,7 @@ fn word(line: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Bodies come in large pieces, everything else in small ones.
+/// Bodies and listings come in large pieces, everything else in small ones.
 const BODY_BUFFER: usize = 64 * 1024;
 const READ_BUFFER: usize = 8 * 1024;
 
