@@ -2,6 +2,8 @@
 
 #[allow(dead_code, unused_imports, reason = "measurements use the rest")]
 pub(crate) mod chat;
+#[allow(dead_code, reason = "the history is fed by the tests that run many sessions")]
+pub(crate) mod checker;
 pub(crate) mod dovecot;
 pub(crate) mod gate;
 pub(crate) mod imap;
