@@ -88,6 +88,7 @@ pub(super) const KEYS: &[(&str, Kind, &str)] = &[
     ("tls.key", Kind::Text, "a PEM file with the private key of tls.certificate"),
     ("login.plaintext_from", Kind::List, "a list of networks, such as [\"127.0.0.0/8\", \"::1/128\"]"),
     ("login.failure_delay", Kind::Text, "a time from 0s to 30s, such as \"2s\""),
+    ("login.denial_ttl", Kind::Text, "a time from 0s to 1h, such as \"60s\""),
     ("login.append_domain", Kind::Text, "a domain, such as \"example.com\""),
     ("login.dangerous_plaintext_from_anywhere", Kind::Switch, SWITCH),
     (

@@ -35,6 +35,7 @@ pub(super) struct Tls {
 pub(super) struct Login {
     pub(super) plaintext_from: Vec<String>,
     pub(super) failure_delay: String,
+    pub(super) denial_ttl: String,
     pub(super) append_domain: Option<String>,
     pub(super) dangerous_plaintext_from_anywhere: bool,
 }
@@ -105,6 +106,7 @@ impl Default for Login {
         Self {
             plaintext_from: vec!["127.0.0.0/8".to_owned(), "::1/128".to_owned()],
             failure_delay: "2s".to_owned(),
+            denial_ttl: "60s".to_owned(),
             append_domain: None,
             dangerous_plaintext_from_anywhere: false,
         }

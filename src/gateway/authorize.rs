@@ -151,7 +151,7 @@ struct Granted<'a, U: Upstream> {
     held: Option<Held>,
 }
 
-/// Chooses the upstream, opens the mailbox, and holds it where users may have one session only. That somebody else does is
+/// Chooses the upstream, and unless it has just refused the same opens the mailbox, and holds it where users may have one session only. That somebody else does is
 /// told to those only who have shown that the maildrop is theirs.
 async fn grant<U: Upstream>(gateway: &Gateway<U>, mut who: Credentials) -> Result<Granted<'_, U>, Fault> {
     let Some((route, name)) = gateway.routes.choose(&who.user) else {
@@ -160,10 +160,16 @@ async fn grant<U: Upstream>(gateway: &Gateway<U>, mut who: Credentials) -> Resul
     };
     who.user = name;
     let who = Arc::new(who);
-    let (mailbox, snapshot) = route.upstream.open(&who).await?;
+    let upstream = &route.maildrops.upstream;
+    if let Some(fault) = gateway.denials.find(upstream, &who, Instant::now()) {
+        return Err(fault);
+    }
+    let opened = route.upstream.open(&who).await;
+    gateway.denials.learn(upstream, &who, &opened, Instant::now());
+    let (mailbox, snapshot) = opened?;
     let held = match route.maildrops.lock {
         Lock::None => None,
-        Lock::Gateway => match gateway.locks.hold(&route.maildrops.upstream, &who.user) {
+        Lock::Gateway => match gateway.locks.hold(upstream, &who.user) {
             Some(held) => Some(held),
             None => {
                 mailbox.leave().await;

@@ -17,6 +17,7 @@ use crate::{
 
 mod authorize;
 mod client;
+mod guard;
 mod lock;
 mod refuse;
 mod route;
@@ -32,6 +33,8 @@ pub use serve::serve;
 pub struct Settings {
     /// How long the answer to wrong credentials takes at least.
     pub failure_delay: Duration,
+    /// How long credentials that the upstream refused are refused without asking it again. Zero: not at all.
+    pub denial_ttl: Duration,
     /// From where credentials are taken without TLS.
     pub plaintext_from: Vec<IpNet>,
 }
@@ -88,6 +91,7 @@ pub struct Gateway<U> {
     settings: Settings,
     acceptor: Option<Arc<dyn Accept>>,
     locks: lock::Locks,
+    denials: guard::Denials,
     /// How many sessions there have been.
     sessions: AtomicU64,
     updates: TaskTracker,
@@ -98,6 +102,7 @@ impl<U: Upstream> Gateway<U> {
     pub fn new(routes: Routes<U>, settings: Settings, acceptor: Option<Arc<dyn Accept>>) -> Self {
         Self {
             routes,
+            denials: guard::Denials::new(settings.denial_ttl),
             settings,
             acceptor,
             locks: lock::Locks::default(),

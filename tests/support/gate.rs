@@ -52,7 +52,11 @@ pub(crate) fn maildrops() -> Maildrops {
 
 /// The defaults of the manual.
 pub(crate) fn settings() -> gateway::Settings {
-    gateway::Settings { failure_delay: Duration::from_secs(2), plaintext_from: vec!["127.0.0.0/8".parse().unwrap()] }
+    gateway::Settings {
+        failure_delay: Duration::from_secs(2),
+        denial_ttl: Duration::from_secs(60),
+        plaintext_from: vec!["127.0.0.0/8".parse().unwrap()],
+    }
 }
 
 impl Gate {

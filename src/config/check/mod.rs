@@ -113,12 +113,10 @@ impl Check<'_> {
     }
 
     fn login(&mut self, raw: &Raw) -> Option<gateway::Settings> {
-        let failure_delay = match humantime::parse_duration(&raw.login.failure_delay) {
-            Ok(delay) if delay <= LONGEST_DELAY => Some(delay),
-            _ => self.wrong("login.failure_delay", &raw.login.failure_delay),
-        };
+        let failure_delay = self.time("login.failure_delay", &raw.login.failure_delay, LONGEST_DELAY);
+        let denial_ttl = self.time("login.denial_ttl", &raw.login.denial_ttl, LONGEST_DENIAL);
         let plaintext_from = self.plaintext_from(raw);
-        Some(gateway::Settings { failure_delay: failure_delay?, plaintext_from })
+        Some(gateway::Settings { failure_delay: failure_delay?, denial_ttl: denial_ttl?, plaintext_from })
     }
 
     fn plaintext_from(&mut self, raw: &Raw) -> Vec<IpNet> {
@@ -184,6 +182,11 @@ impl Check<'_> {
         }
     }
 
+    fn time(&mut self, key: &str, found: &str, longest: Duration) -> Option<Duration> {
+        let time = humantime::parse_duration(found).ok().filter(|time| *time <= longest);
+        time.or_else(|| self.wrong(key, found))
+    }
+
     fn choice<T: Copy>(&mut self, key: &str, found: &str, choices: &[(&str, T)]) -> Option<T> {
         let choice = choices.iter().find(|(name, _)| *name == found).map(|(_, choice)| *choice);
         choice.or_else(|| self.wrong(key, found))
@@ -224,6 +227,9 @@ fn network(text: &str) -> Option<IpNet> {
 
 /// Clients give up a log-in after half a minute or more.
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
+
+/// Who has set a new password that was once an old one waits no longer than this.
+const LONGEST_DENIAL: Duration = Duration::from_secs(3600);
 
 /// More connections than any process has descriptors for.
 const MOST: usize = 1_000_000;

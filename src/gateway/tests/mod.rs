@@ -3,6 +3,7 @@
 
 mod deliver;
 mod end;
+mod guesses;
 mod login;
 mod timers;
 
@@ -67,8 +68,11 @@ impl Rig {
     }
 
     fn to(routes: Routes<Memory>, memory: Memory) -> Self {
-        let settings =
-            Settings { failure_delay: Duration::from_secs(2), plaintext_from: vec!["127.0.0.0/8".parse().unwrap()] };
+        let settings = Settings {
+            failure_delay: Duration::from_secs(2),
+            denial_ttl: Duration::from_secs(60),
+            plaintext_from: vec!["127.0.0.0/8".parse().unwrap()],
+        };
         let gateway = Gateway::new(routes, settings, Some(Arc::new(NoSecret)));
         Self { memory, gateway: Arc::new(gateway), shutdown: CancellationToken::new() }
     }
