@@ -6,10 +6,9 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the figures are what it is run for")]
 #![allow(unreachable_pub, reason = "a benchmark exports nothing")]
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use clap::Parser as _;
-use serde_json::json;
 
 use crate::{
     choice::Choice,
@@ -62,11 +61,10 @@ fn main() {
                 eprintln!("{all:4} s  {} {}/{repetitions} {}: {this:.1} s", row.name, repetition + 1, target.name);
             }
         }
+        // After each row, so that a run that is broken off leaves what it has.
+        if let Some(path) = &choice.json {
+            sheet.write(path, choice.form());
+        }
     }
     println!("{}", sheet.table(!choice.smoke()));
-    if let Some(path) = &choice.json {
-        let date = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let about = json!({"form": choice.form(), "repetitions": repetitions, "date": date, "version": env!("CARGO_PKG_VERSION")});
-        sheet.write(path, about);
-    }
 }

@@ -1,8 +1,13 @@
 //! The figures as they come in, and the table and the file that are made of them.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::figures::{COLD, FIGURES, Figure, Goal, POPGATE};
 
@@ -51,7 +56,7 @@ impl Sheet {
     }
 
     /// Writes everything to a file: each figure with all its samples.
-    pub(crate) fn write(&self, path: &Path, about: Value) {
+    pub(crate) fn write(&self, path: &Path, form: &str) {
         let figures: Vec<_> = FIGURES
             .iter()
             .map(|figure| {
@@ -69,6 +74,8 @@ impl Sheet {
                 })
             })
             .collect();
+        let date = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let about = json!({"form": form, "seconds since 1970": date, "version": env!("CARGO_PKG_VERSION")});
         let sheet = json!({"about": about, "figures": figures});
         fs::write(path, serde_json::to_string_pretty(&sheet).unwrap() + "\n").unwrap();
     }
