@@ -86,8 +86,8 @@ pub(super) async fn open(server: &Server, mut conn: Conn, access: Access) -> Res
     }
     let fetched = conn.finish(&fetch).await;
     let rows = conn.aside().rows.take().unwrap_or_default();
-    let trash = match list {
-        Some(list) => conn.finish(&list).await.ok().and_then(|_| conn.aside().trash.take()),
+    let listed = match list {
+        Some(list) => Some(conn.finish(&list).await),
         None => None,
     };
     let rows = match fetched {
@@ -102,6 +102,12 @@ pub(super) async fn open(server: &Server, mut conn: Conn, access: Access) -> Res
         Err(trouble) => return Err(trouble),
     };
     let (mut messages, unlisted) = complete(&mut conn, &selected, sorted(rows)).await?;
+    let trash = match listed {
+        // A server that refuses to say where the trash is has none for us.
+        None | Some(Err(Trouble::No(_) | Trouble::Bad(_))) => None,
+        Some(Ok(_)) => conn.aside().trash.take(),
+        Some(Err(trouble)) => return Err(trouble),
+    };
     let (removal, deletion) = removal(server, &conn, trash.filter(|trash| !trash.is_empty()));
     let mut hidden = unlisted.clone();
     let unwanted = hidden_by_flags(server, &mut conn, &removal).await?;

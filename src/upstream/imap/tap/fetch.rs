@@ -43,6 +43,8 @@ enum Place {
     Items,
     Value(Name),
     Nested,
+    /// Behind a literal. What comes next shows whether the literal was as long as announced.
+    Behind,
     After,
 }
 
@@ -60,12 +62,12 @@ impl Fetch {
         self.text(text)?;
         match self.place {
             Place::Value(Name::Body(offset)) => {
-                self.place = Place::Items;
+                self.place = Place::Behind;
                 self.set_body(BodyItem::Literal { offset, octets })?;
                 Ok(Owner::Body)
             }
             Place::Value(Name::Other) => {
-                self.place = Place::Items;
+                self.place = Place::Behind;
                 Ok(Owner::Other)
             }
             Place::Nested => Ok(Owner::Other),
@@ -86,6 +88,11 @@ impl Fetch {
         while let Some(&octet) = text.first() {
             text = match (self.place, octet) {
                 (Place::Nested, _) => self.nested(text)?,
+                (Place::Behind, b' ' | b')') => {
+                    self.place = Place::Items;
+                    text
+                }
+                (Place::Behind, _) => return Err(Malformed("FETCH with octets behind a literal")),
                 (_, b' ') => &text[1..],
                 (Place::Before, b'(') => {
                     self.place = Place::Items;
