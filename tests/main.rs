@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
-mod certificates;
 mod check;
 mod clients;
 mod config;
+mod cuts;
 mod demo;
 mod drain;
 mod faults;

@@ -85,10 +85,14 @@ impl Gate {
     /// The same; the session is run by whoever wants to.
     pub(crate) fn line(&self) -> (BufReader<DuplexStream>, impl Future<Output = ()> + Send + use<>) {
         let (ours, theirs) = tokio::io::duplex(self.capacity);
+        (BufReader::new(theirs), self.over(Box::new(ours)))
+    }
+
+    /// A session with a client at the other end of this line.
+    pub(crate) fn over(&self, wire: Box<dyn Wire>) -> impl Future<Output = ()> + Send + use<> {
         let address = "192.0.2.7:50000".parse().unwrap();
         let peer = Peer { address, client: address, encrypted: true, permit: None };
-        let session = serve(Arc::clone(&self.gateway), Box::new(ours), peer, self.shutdown.clone());
-        (BufReader::new(theirs), session)
+        serve(Arc::clone(&self.gateway), wire, peer, self.shutdown.clone())
     }
 }
 

@@ -57,7 +57,7 @@ pub(crate) fn stuffed(octets: &[u8]) -> Vec<u8> {
 }
 
 /// The same of a TOP reply: the header, the blank line and so many lines of the body.
-pub(super) fn top(octets: &[u8], lines: usize) -> Vec<u8> {
+pub(crate) fn top(octets: &[u8], lines: usize) -> Vec<u8> {
     let stuffed = stuffed(octets);
     let mut body_lines = None;
     let mut end = 0;

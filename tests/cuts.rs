@@ -1,0 +1,215 @@
+//! Every session of `cuts/recordings.rs`, cut: on each line, in each direction, behind each octet, by each kind of fault; and
+//! a second session on good lines. Only this shows that there is no octet of any dialogue at which a fault loses a message,
+//! shows half of one, or makes popgate say what is not so.
+//!
+//! `cargo test` does a share of it that touches every session, line, direction and fault. All of it, and one alone:
+//!
+//! ```text
+//! CUTS=all cargo test --profile sim --locked --test main cuts -- --nocapture
+//! CUT='like Gmail, Each, upstream 0 to popgate, octet 123, Reset' cargo test --test main cuts -- --nocapture
+//! ```
+
+#![allow(clippy::print_stdout, reason = "what was run is a test's result, too")]
+
+mod judge;
+mod recordings;
+mod second;
+mod session;
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use self::{
+    judge::lies,
+    recordings::{Recording, recordings},
+    session::{Cut, Leg, Played, play},
+};
+use crate::support::{
+    faulty::{Fault, Place, Plan, Towards},
+    script::Order,
+};
+
+/// A session as it goes when nothing happens.
+struct Recorded {
+    recording: Recording,
+    /// For each order of replies that makes a difference.
+    played: Vec<(Order, Played)>,
+}
+
+/// One fault, and the session that it happens to.
+#[derive(Clone, Copy)]
+struct Case<'a> {
+    recorded: &'a Recorded,
+    /// An index into `played`.
+    order: usize,
+    cut: Cut,
+}
+
+const ORDERS: [Order; 4] = [Order::Each, Order::Fours, Order::End, Order::Reversed];
+
+/// The faults, and whether the server is gone after them.
+const FAULTS: [(Fault, bool); 8] = [
+    (Fault::End, false),
+    (Fault::End, true),
+    (Fault::Reset, false),
+    (Fault::Stall, false),
+    (Fault::Pause(Duration::from_secs(5)), false),
+    (Fault::Pause(Duration::from_secs(70)), false),
+    (Fault::Garbage, false),
+    (Fault::Twice, false),
+];
+
+#[test]
+fn cut_at_every_octet() {
+    let recorded: Vec<Recorded> = recordings().into_iter().map(record).collect();
+    let all: Vec<Case<'_>> = recorded.iter().flat_map(cases).collect();
+    let cases: Vec<Case<'_>> = match (std::env::var("CUT"), std::env::var("CUTS").as_deref()) {
+        (Ok(name), _) => all.iter().copied().filter(|case| case.to_string() == name).collect(),
+        (Err(_), Ok("all")) => all.clone(),
+        (Err(_), Ok(other)) => panic!("CUTS={other}"),
+        (Err(_), Err(_)) => recorded.iter().flat_map(|recorded| share(cases(recorded))).collect(),
+    };
+    assert!(!cases.is_empty(), "there is no such cut");
+    let begun = Instant::now();
+    let next = AtomicUsize::new(0);
+    let found = Mutex::new(Vec::new());
+    let work = || {
+        while let Some(case) = cases.get(next.fetch_add(1, Relaxed)) {
+            let lies = catch_unwind(AssertUnwindSafe(|| case.lies())).unwrap_or_else(|_| vec!["a panic".into()]);
+            if !lies.is_empty() {
+                found
+                    .lock()
+                    .unwrap()
+                    .push(format!("{lies:#?}\n  CUT='{case}' cargo test --test main cuts -- --nocapture"));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let found = found.into_inner().unwrap();
+    println!(
+        "cut at every octet: {} sessions, {} cuts run of {}, {:.0} s, {} failed",
+        recorded.len(),
+        cases.len(),
+        all.len(),
+        begun.elapsed().as_secs_f64(),
+        found.len()
+    );
+    assert!(found.is_empty(), "{}", found.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("\n"));
+}
+
+/// Plays a session with nothing happening to it, in every order of replies that makes a difference.
+fn record(recording: Recording) -> Recorded {
+    let mut played: Vec<(Order, Played)> = Vec::new();
+    let own = recording.manner.order;
+    for order in [own].into_iter().chain(ORDERS) {
+        let new = run(&recording, order, None);
+        let heard = |played: &Played| played.upstream.iter().map(|tape| tape.heard.clone()).collect::<Vec<_>>();
+        if played.iter().all(|(_, known)| heard(known) != heard(&new)) {
+            played.push((order, new));
+        }
+    }
+    for (order, played) in &played {
+        assert!(played.second.is_empty(), "{}, {order:?}: {:?}", recording.name, played.second);
+        let said = &played.client.said;
+        assert!(
+            said.windows(19).any(|part| part == b"+OK POP3 server sig"),
+            "{}: {}",
+            recording.name,
+            said.escape_ascii()
+        );
+    }
+    Recorded { recording, played }
+}
+
+/// Every cut of a session.
+fn cases(recorded: &Recorded) -> Vec<Case<'_>> {
+    let mut cases = Vec::new();
+    for (order, (_, played)) in recorded.played.iter().enumerate() {
+        let upstream = played.upstream.iter().enumerate().map(|(number, tape)| (Leg::Upstream(number), tape));
+        for (leg, tape) in [(Leg::Client, &played.client)].into_iter().chain(upstream) {
+            for (towards, octets) in [(Towards::Popgate, tape.heard.len()), (Towards::Peer, tape.said.len())] {
+                for octet in 0..=octets {
+                    for (fault, for_good) in FAULTS {
+                        if for_good && leg == Leg::Client {
+                            continue;
+                        }
+                        let plan = Plan { towards, place: Place::Octet(octet), fault };
+                        cases.push(Case { recorded, order, cut: Cut { leg, plan, for_good } });
+                    }
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// So many of these that every line, direction and fault is among them.
+fn share(cases: Vec<Case<'_>>) -> Vec<Case<'_>> {
+    let mut step = (cases.len() / SHARE).max(1);
+    // Nothing in common with the number of faults, which is one less on the client's line.
+    while step.is_multiple_of(2) || step.is_multiple_of(7) {
+        step += 1;
+    }
+    cases.into_iter().step_by(step).collect()
+}
+
+impl Case<'_> {
+    fn lies(&self) -> Vec<String> {
+        let (order, recorded) = &self.recorded.played[self.order];
+        let played = run(&self.recorded.recording, *order, Some(self.cut));
+        if std::env::var_os("CUT").is_some() {
+            show(&played);
+        }
+        lies(&self.recorded.recording, self.cut, recorded, &played)
+    }
+}
+
+impl fmt::Display for Case<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Cut { leg, plan, for_good } = &self.cut;
+        write!(f, "{}, {:?}, ", self.recorded.recording.name, self.recorded.played[self.order].0)?;
+        match leg {
+            Leg::Client => write!(f, "client ")?,
+            Leg::Upstream(number) => write!(f, "upstream {number} ")?,
+        }
+        write!(f, "{} ", if plan.towards == Towards::Popgate { "to popgate," } else { "from popgate," })?;
+        match plan.place {
+            Place::Octet(octet) => write!(f, "octet {octet}, ")?,
+            Place::Record(record, inside) => write!(f, "record {record} octet {inside}, ")?,
+        }
+        write!(f, "{:?}{}", plan.fault, if *for_good { " for good" } else { "" })
+    }
+}
+
+/// Prints what went over the lines, as popgate saw it.
+fn show(played: &Played) {
+    let lines = |octets: &[u8]| octets.escape_ascii().to_string().replace("\\r\\n", "\n    ");
+    println!("popgate heard the client say:\n    {}", lines(&played.client.heard));
+    println!("popgate said to the client:\n    {}", lines(&played.client.said));
+    for (number, tape) in played.upstream.iter().enumerate() {
+        println!("popgate said to the server on line {number}:\n    {}", lines(&tape.said));
+        println!("popgate heard it say:\n    {}", lines(&tape.heard));
+    }
+}
+
+fn run(recording: &Recording, order: Order, cut: Option<Cut>) -> Played {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(play(recording, order, cut))
+}
+
+/// About so many cuts of each session are a share.
+const SHARE: usize = 150;
+
+/// How many failures are shown in full.
+const SHOWN: usize = 10;

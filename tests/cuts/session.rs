@@ -1,0 +1,172 @@
+//! One session over lines of which one goes wrong, and what became of it.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use popgate::net::{Dial, Endpoint, Pending, Wire};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream},
+    time::{Instant, sleep, timeout},
+};
+
+use super::recordings::Recording;
+use crate::support::{
+    faulty::{Faulty, Plan, Tape},
+    gate::Gate,
+    script::{Manner, Message, Order, Server},
+};
+
+/// Which line goes wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Leg {
+    Client,
+    /// The how many-th to the server, from 0.
+    Upstream(usize),
+}
+
+/// One fault on one line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Cut {
+    pub(super) leg: Leg,
+    pub(super) plan: Plan,
+    /// Once it has happened, no other line can be made to the server.
+    pub(super) for_good: bool,
+}
+
+/// How a session went.
+pub(super) struct Played {
+    pub(super) client: Tape,
+    /// In the order in which they were made.
+    pub(super) upstream: Vec<Tape>,
+    /// What was in the mailbox at the end.
+    pub(super) inbox: Vec<Message>,
+    pub(super) trash: Vec<Message>,
+    /// What the second session, on good lines, found wrong.
+    pub(super) second: Vec<String>,
+    /// By the paused clock.
+    pub(super) lasted: Duration,
+}
+
+/// Plays a session with a server that answers in this order; then a second one, on good lines.
+pub(super) async fn play(recording: &Recording, order: Order, cut: Option<Cut>) -> Played {
+    let server = Server::new(Manner { order, ..recording.manner.clone() }, vec![recording.account.clone()]);
+    let way = Arc::new(Way::new(server.clone(), cut));
+    let mut gate = Gate::with(way.clone(), &recording.change);
+    gate.capacity = ROOM;
+    let begun = Instant::now();
+    let client = converse(&gate, recording, cut).await;
+    let lasted = begun.elapsed();
+    // What was sent to the server before the end may still be carried out.
+    sleep(Duration::from_secs(1)).await;
+    let inbox = server.with("tim", "INBOX", |inbox| inbox.messages.clone());
+    let trash = server.with("tim", "Trash", |trash| trash.messages.clone());
+    let tapes = way.tapes.lock().unwrap().clone();
+    let upstream = tapes.iter().map(|tape| tape.lock().unwrap().clone()).collect();
+    way.is_good.store(true, Relaxed);
+    // Whatever keeps clients away from a server that was gone must have let go by then.
+    sleep(Duration::from_secs(60)).await;
+    let second = super::second::session(&gate, &server, recording, &client).await;
+    Played { client, upstream, inbox, trash, second, lasted }
+}
+
+/// The client's side of the first session.
+async fn converse(gate: &Gate, recording: &Recording, cut: Option<Cut>) -> Tape {
+    let (near, far) = tokio::io::duplex(ROOM);
+    let plan = cut.filter(|cut| cut.leg == Leg::Client).map(|cut| cut.plan);
+    let (near, tape) = Faulty::new(near, plan);
+    let session = tokio::spawn(gate.over(Box::new(near)));
+    let mut line = BufReader::new(far);
+    let _ = say_all(&mut line, recording.script).await;
+    drop(line);
+    timeout(LONGEST, session).await.expect("the session goes on for ever").expect("the session panicked");
+    tape.lock().unwrap().clone()
+}
+
+/// Says what the script says, reading every reply to its end. `None`: popgate has hung up, or says nothing any more.
+async fn say_all(line: &mut BufReader<DuplexStream>, script: &str) -> Option<()> {
+    hear(line).await?;
+    for step in script.split('\n') {
+        let said = step.replace(" | ", "\r\n") + "\r\n";
+        // That nobody takes it is found out by reading.
+        let _ = timeout(PATIENCE, line.write_all(said.as_bytes())).await;
+        for command in step.split(" | ") {
+            let reply = hear(line).await?;
+            if reply.starts_with(b"+OK") && has_body(command) {
+                while hear(line).await? != b".\r\n" {}
+            }
+        }
+    }
+    // To the end, as a client that waits for the line to be closed.
+    while hear(line).await.is_some() {}
+    Some(())
+}
+
+async fn hear(line: &mut BufReader<DuplexStream>) -> Option<Vec<u8>> {
+    let mut heard = Vec::new();
+    let read = timeout(PATIENCE, line.read_until(b'\n', &mut heard)).await;
+    (matches!(read, Ok(Ok(_))) && heard.ends_with(b"\n")).then_some(heard)
+}
+
+/// Whether a reply in the affirmative goes on to a line with a dot.
+pub(super) fn has_body(command: &str) -> bool {
+    let (name, argument) = command.split_once(' ').unwrap_or((command, ""));
+    match name.to_ascii_uppercase().as_str() {
+        "RETR" | "TOP" | "CAPA" => true,
+        "LIST" | "UIDL" | "AUTH" => argument.trim().is_empty(),
+        _ => false,
+    }
+}
+
+/// The way to the server.
+struct Way {
+    server: Server,
+    cut: Option<Cut>,
+    lines: AtomicUsize,
+    /// Nothing goes wrong any more.
+    is_good: AtomicBool,
+    tapes: Mutex<Vec<Arc<Mutex<Tape>>>>,
+}
+
+impl Way {
+    fn new(server: Server, cut: Option<Cut>) -> Self {
+        Self { server, cut, lines: AtomicUsize::new(0), is_good: AtomicBool::new(false), tapes: Mutex::default() }
+    }
+
+    /// Whether the fault has happened that no other line survives.
+    fn is_gone(&self) -> bool {
+        let struck = || self.tapes.lock().unwrap().iter().any(|tape| tape.lock().unwrap().struck);
+        self.cut.is_some_and(|cut| cut.for_good) && !self.is_good.load(Relaxed) && struck()
+    }
+}
+
+impl Dial for Way {
+    fn dial<'a>(&'a self, _: &'a Endpoint) -> Pending<'a, io::Result<Box<dyn Wire>>> {
+        if self.is_gone() {
+            return Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) });
+        }
+        let number = self.lines.fetch_add(1, Relaxed);
+        let is_good = self.is_good.load(Relaxed);
+        let plan = self.cut.filter(|cut| cut.leg == Leg::Upstream(number) && !is_good);
+        let (near, far) = tokio::io::duplex(ROOM);
+        let (near, tape) = Faulty::new(near, plan.map(|cut| cut.plan));
+        self.tapes.lock().unwrap().push(tape);
+        let server = if is_good { self.server.behaving() } else { self.server.clone() };
+        tokio::spawn(async move { server.serve(far).await });
+        Box::pin(async { Ok(Box::new(near) as Box<dyn Wire>) })
+    }
+}
+
+/// Room for everything that the recordings say, so that nobody waits but for what a fault keeps back.
+const ROOM: usize = 131_072;
+
+/// How long a client waits for a line before it hangs up.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Longer than the client waits and popgate does, all in all.
+const LONGEST: Duration = Duration::from_secs(3_600);
