@@ -154,7 +154,7 @@ impl Connector {
                     Ok(Box::new(stream) as Box<dyn Wire>)
                 }
                 Err(error) => Err(match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                    Some(reason) => HandshakeFault::Unacceptable(reason.to_string()),
+                    Some(reason) => HandshakeFault::Unacceptable(plain(&reason.to_string())),
                     None => HandshakeFault::Broken(error),
                 }),
             }
@@ -243,6 +243,15 @@ impl ServerCertVerifier for Anybody {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+/// A reason for the log. It may quote the server's certificate, in which anything may stand.
+fn plain(reason: &str) -> String {
+    let plain = |c: char| if matches!(c, ' '..='~') { c.to_string() } else { c.escape_default().to_string() };
+    reason.chars().take(REASON).map(plain).collect()
+}
+
+/// Longer reasons are cut.
+const REASON: usize = 300;
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())

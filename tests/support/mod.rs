@@ -12,6 +12,7 @@ pub(crate) mod messages;
 #[allow(dead_code, reason = "measurements use the rest")]
 pub(crate) mod pop3;
 pub(crate) mod process;
+pub(crate) mod recorder;
 pub(crate) mod row;
 #[allow(dead_code, unused_imports, reason = "examples and measurements use the rest")]
 pub(crate) mod script;
