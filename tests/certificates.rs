@@ -34,7 +34,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::{
     gate::{Gate, maildrops, upstream},
-    recorder::{Recorded, Written},
+    recorder::{Recorded, Written, handshake_only},
 };
 
 const HOST: &str = "imap.example.com";
@@ -87,10 +87,10 @@ async fn judged(row: &Row, server: Arc<Server>, connector: &Connector) -> Result
     let sent = std::mem::take(&mut *written.lock().unwrap());
     let Err(why) = row.expected else {
         // AHRpbQBodW50ZXIy is what SASL PLAIN makes of both. That it is found here shows that it would be found.
-        let told = heard.contains("AHRpbQBodW50ZXIy") && handshake_only(&sent, security).is_err();
+        let told = heard.contains("AHRpbQBodW50ZXIy") && handshake_only(&sent).is_err();
         return if told && reply.starts_with("-ERR [AUTH]") { Ok(()) } else { Err(format!("{reply}, {heard}")) };
     };
-    handshake_only(&sent, security)?;
+    handshake_only(&sent)?;
     if reply != "-ERR [SYS/PERM] mailbox cannot be opened, contact the administrator" || !heard.is_empty() {
         return Err(format!("{reply}, {heard}"));
     }
@@ -548,33 +548,6 @@ impl ResolvesServerCert for Always {
 
 fn fixture(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates").join(file)
-}
-
-/// Whether popgate wrote a handshake and what ends it, and before it at most STARTTLS. In TLS 1.3 an alert looks like
-/// data from outside (RFC 8446 §5.2): 2 octets, 1 for what they are, and 16 that prove them.
-fn handshake_only(written: &[u8], security: Security) -> Result<(), String> {
-    let mut rest = written;
-    if security == Security::StartTls {
-        let end = rest.iter().position(|octet| *octet == b'\n').ok_or("no STARTTLS")? + 1;
-        let (line, records) = rest.split_at(end);
-        let (tag, command) = line.split_at(line.iter().position(|octet| *octet == b' ').ok_or("no command")?);
-        if command != b" STARTTLS\r\n" || !tag.iter().all(u8::is_ascii_alphanumeric) {
-            return Err(line.escape_ascii().to_string());
-        }
-        rest = records;
-    }
-    while let [kind, 3, _, high, low, records @ ..] = rest {
-        let length = usize::from(u16::from_be_bytes([*high, *low]));
-        let (record, records) = records.split_at_checked(length).ok_or("half a record")?;
-        match (kind, length) {
-            // ChangeCipherSpec, alert, handshake.
-            (20..=22, _) => {}
-            (23, 19) if records.is_empty() => {}
-            _ => return Err(format!("a record of kind {kind}: {}", record.escape_ascii())),
-        }
-        rest = records;
-    }
-    if rest.is_empty() { Ok(()) } else { Err(rest.escape_ascii().to_string()) }
 }
 
 /// A server that offers everything, believes nobody, and remembers what it heard behind the handshake or instead of it.

@@ -19,6 +19,7 @@ mod routes;
 mod secrets;
 mod servers;
 mod sessions;
+mod starttls;
 mod support;
 mod tls;
 mod transcripts;

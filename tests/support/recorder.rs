@@ -68,3 +68,31 @@ impl AsyncWrite for Recorder {
         Pin::new(&mut self.line).poll_shutdown(cx)
     }
 }
+
+/// Whether popgate wrote at most STARTTLS, and then at most a handshake and what ends it. In TLS 1.3 an alert looks like
+/// data from outside (RFC 8446 §5.2): 2 octets, 1 for what they are, and 16 that prove them.
+pub(crate) fn handshake_only(written: &[u8]) -> Result<(), String> {
+    let mut rest = written;
+    if rest.first().is_some_and(u8::is_ascii_alphanumeric) {
+        // Whoever gives up while it is written leaves part of it.
+        let end = rest.iter().position(|octet| *octet == b'\n').map_or(rest.len(), |at| at + 1);
+        let (line, records) = rest.split_at(end);
+        let tag = line.iter().take_while(|octet| octet.is_ascii_alphanumeric()).count();
+        if !b" STARTTLS\r\n".starts_with(&line[tag..]) {
+            return Err(line.escape_ascii().to_string());
+        }
+        rest = records;
+    }
+    while let [kind, 3, _, high, low, records @ ..] = rest {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        let (record, records) = records.split_at_checked(length).ok_or("half a record")?;
+        match (kind, length) {
+            // ChangeCipherSpec, alert, handshake.
+            (20..=22, _) => {}
+            (23, 19) if records.is_empty() => {}
+            _ => return Err(format!("a record of kind {kind}: {}", record.escape_ascii())),
+        }
+        rest = records;
+    }
+    if rest.is_empty() { Ok(()) } else { Err(rest.escape_ascii().to_string()) }
+}
