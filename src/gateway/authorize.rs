@@ -12,6 +12,7 @@ use tracing::debug;
 
 use super::{
     Gateway, Lock, Route, Seen,
+    guard::Turn,
     lock::Held,
     refuse,
     serve::Session,
@@ -33,6 +34,16 @@ pub(super) struct Open<M> {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) held: Option<Held>,
     pub(super) transaction: Transaction,
+}
+
+/// A log-in that was refused.
+pub(super) struct Refused {
+    /// When it was its turn.
+    at: Instant,
+    /// How long the answer has to take, if the credentials were wrong.
+    delay: Duration,
+    /// Until it is given, somebody else at the same address may have to wait.
+    _turn: Option<Turn>,
 }
 
 impl<U: Upstream> Session<'_, U> {
@@ -76,15 +87,19 @@ impl<U: Upstream> Session<'_, U> {
 
     /// Sends a reply before log-in. Who guesses passwords has to wait for it.
     async fn answer(&mut self, reply: &Reply) -> Result<(), End> {
-        let tried = self.tried.take().unwrap_or_else(Instant::now);
+        let refused = self.refused.take();
         if reply.code() == Some(Code::Auth) {
             self.client.flush().await?;
-            let delay = self.gateway.settings.failure_delay;
+            let (tried, delay) = match &refused {
+                Some(refused) => (refused.at, refused.delay),
+                None => (Instant::now(), self.gateway.settings.failure_delay),
+            };
             let chance = RandomState::new().hash_one(self.id) % 256;
             // Counted from the question and never sooner, up to a quarter later: what was checked where, or whether it
             // was checked at all, cannot be told from the time it takes. Dovecot takes two seconds for itself.
             tokio::time::sleep_until(tried + delay + delay / 1024 * u32::try_from(chance).unwrap_or_default()).await;
         }
+        drop(refused);
         self.client.say(reply).await
     }
 
@@ -113,13 +128,22 @@ impl<U: Upstream> Session<'_, U> {
     ) -> Result<Result<Open<U::Mailbox>, Before>, End> {
         // What is owed goes out before a wait.
         self.client.flush().await?;
-        let tried = Instant::now();
+        let guesses = &self.gateway.guesses;
+        let tried = guesses.of(self.peer.client.ip(), &credentials);
         let user = loggable(&credentials.user);
         // USER and PASS have replies and no challenges, and a mechanism that carries a password has had its own.
         let explainable = matches!(credentials.proof, Proof::Token { .. });
-        let refusal = match grant(self.gateway, credentials).await {
+        let turn = guesses.turn(&tried).await;
+        // A wait for the turn does not count: the turn would be over before the next ones had waited.
+        let at = Instant::now();
+        let (turn, granted) = match turn {
+            Ok(turn) => (turn, grant(self.gateway, credentials).await),
+            Err(fault) => (None, Err(fault)),
+        };
+        let refusal = match granted {
             Ok(Granted { route, mailbox, snapshot, held }) => {
                 let (transaction, reply) = opening.opened(Arc::clone(&route.session), Arc::clone(&snapshot));
+                guesses.succeeded(&tried);
                 self.summary.user = Some(user);
                 self.summary.upstream = Some(route.maildrops.upstream.clone());
                 if let Some(permit) = &mut self.peer.permit {
@@ -130,6 +154,9 @@ impl<U: Upstream> Session<'_, U> {
             }
             Err(fault) => {
                 refuse::log_login(&fault, &user, self.peer.client.ip());
+                let denied = fault.verdict == Verdict::Denied;
+                let delay = if denied { guesses.failed(&tried, Instant::now()) } else { Duration::ZERO };
+                self.refused = Some(Refused { at, delay, _turn: turn });
                 let reply = refuse::login(&fault);
                 match fault.challenge.filter(|_| explainable) {
                     Some(challenge) => opening.challenged(&challenge, reply),
@@ -138,7 +165,6 @@ impl<U: Upstream> Session<'_, U> {
             }
         };
         self.summary.user = Some(user);
-        self.tried = Some(tried);
         Ok(Err(refusal))
     }
 }
@@ -164,7 +190,9 @@ async fn grant<U: Upstream>(gateway: &Gateway<U>, mut who: Credentials) -> Resul
     if let Some(fault) = gateway.denials.find(upstream, &who, Instant::now()) {
         return Err(fault);
     }
+    let turn = gateway.guesses.turn_at(upstream, &who.user).await?;
     let opened = route.upstream.open(&who).await;
+    drop(turn);
     gateway.denials.learn(upstream, &who, &opened, Instant::now());
     let (mailbox, snapshot) = opened?;
     let held = match route.maildrops.lock {

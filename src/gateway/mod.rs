@@ -31,7 +31,7 @@ pub use serve::serve;
 /// What holds for all sessions.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
-    /// How long the answer to wrong credentials takes at least.
+    /// How long the answer to wrong credentials takes at least. It doubles with each that are new, up to 15 seconds.
     pub failure_delay: Duration,
     /// How long credentials that the upstream refused are refused without asking it again. Zero: not at all.
     pub denial_ttl: Duration,
@@ -92,6 +92,7 @@ pub struct Gateway<U> {
     acceptor: Option<Arc<dyn Accept>>,
     locks: lock::Locks,
     denials: guard::Denials,
+    guesses: guard::Guesses,
     /// How many sessions there have been.
     sessions: AtomicU64,
     updates: TaskTracker,
@@ -103,6 +104,7 @@ impl<U: Upstream> Gateway<U> {
         Self {
             routes,
             denials: guard::Denials::new(settings.denial_ttl),
+            guesses: guard::Guesses::new(settings.failure_delay),
             settings,
             acceptor,
             locks: lock::Locks::default(),

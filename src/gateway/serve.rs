@@ -7,13 +7,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info_span};
 
 use super::{
     Gateway, Peer, Seen,
-    authorize::Open,
+    authorize::{Open, Refused},
     client::Client,
     refuse,
     send::{Delivery, send},
@@ -42,7 +41,7 @@ pub fn serve<U: Upstream>(
     let session = async move {
         let client = Client::new(wire);
         let summary = Summary::new();
-        Session { gateway: &gateway, id, peer, client, shutdown, tried: None, summary }.run().await;
+        Session { gateway: &gateway, id, peer, client, shutdown, refused: None, summary }.run().await;
     };
     session.instrument(info_span!("session", id))
 }
@@ -54,8 +53,8 @@ pub(super) struct Session<'a, U> {
     pub(super) peer: Peer,
     pub(super) client: Client,
     pub(super) shutdown: CancellationToken,
-    /// When the credentials came that were refused last, if nothing was answered yet.
-    pub(super) tried: Option<Instant>,
+    /// The log-in that was refused last, if nothing was answered yet.
+    pub(super) refused: Option<Refused>,
     pub(super) summary: Summary,
 }
 

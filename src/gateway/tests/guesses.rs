@@ -1,8 +1,11 @@
 //! Log-ins that fail: what of them reaches the server, and how long they take.
 
-use tokio::time::{Instant, sleep};
+use std::sync::atomic::AtomicUsize;
+
+use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
+use crate::net::limits::Limits;
 
 const DENIED: &str = "-ERR [AUTH] invalid user name or password\r\n";
 
@@ -53,4 +56,67 @@ async fn trouble_is_not_taken_for_a_refusal() {
     assert!(rig.tries_from("127.0.0.1", "tim", "sec ret").await.0.starts_with("-ERR [SYS/TEMP]"));
     assert!(rig.tries_from("127.0.0.1", "tim", "sec ret").await.0.starts_with("+OK"));
     assert_eq!(rig.tries(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_wrong_password_takes_longer_until_a_right_one_comes() {
+    let rig = Rig::new();
+    for (user, password, seconds) in [
+        ("tim", "a", 2),
+        ("tom", "b", 4),
+        ("tom", "b", 4),
+        ("ann", "c", 8),
+        ("joe", "d", 15),
+        ("sue", "e", 15),
+        ("tim", "sec ret", 0),
+        ("max", "f", 2),
+    ] {
+        let (answer, took) = rig.tries_from("127.0.0.1", user, password).await;
+        assert_eq!(answer == DENIED, password != "sec ret");
+        // Up to a quarter more by chance.
+        assert!((seconds * 4..=seconds * 5).contains(&(took.as_millis() / 250)), "{user} {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn guessing_all_at_once_is_no_quicker() {
+    // T27: from ten addresses with as many connections as they may have, all at one user.
+    const ADDRESSES: usize = 10;
+    const LINES: usize = 64;
+    const SECONDS: usize = 300;
+    let rig = Arc::new(Rig::new());
+    let limits = Limits::new(10_000, LINES);
+    let guesses = Arc::<AtomicUsize>::default();
+    let end = Instant::now() + Duration::from_secs(SECONDS as u64);
+    for line in 0..ADDRESSES * LINES {
+        let (rig, limits, guesses) = (Arc::clone(&rig), limits.clone(), Arc::clone(&guesses));
+        tokio::spawn(async move {
+            let address = format!("127.0.1.{}", line % ADDRESSES);
+            while Instant::now() < end {
+                let mut permit = limits.admit().unwrap();
+                permit.stranger(address.parse().unwrap()).unwrap();
+                let mut client = rig.connect_from(&address, 4096);
+                for _ in 0..3 {
+                    let guess = guesses.fetch_add(1, Ordering::Relaxed);
+                    client.says(&format!("USER tim\r\nPASS guess{guess}\r\n")).await;
+                }
+                client.says("QUIT\r\n").await;
+                assert!(!client.rest().await.contains("+OK maildrop"));
+            }
+        });
+    }
+    // Meanwhile, from elsewhere, somebody who knows the password.
+    let mut welcomes = 0;
+    while Instant::now() < end {
+        let tried = timeout(Duration::from_secs(15), rig.tries_from("127.0.0.1", "tim", "sec ret")).await.unwrap();
+        assert!(tried.0.starts_with("+OK"), "{tried:?}");
+        welcomes += 1;
+        sleep(Duration::from_secs(10)).await;
+    }
+    let passed_on = rig.tries() - welcomes;
+    // What an address has under way when the first fails, and then four at a time, each taking a quarter of a minute.
+    let bound = ADDRESSES * (LINES + 4 * (SECONDS / 15 + 1));
+    let tried = guesses.load(Ordering::Relaxed);
+    assert!(tried >= 10_000 && passed_on <= bound, "{passed_on} of {tried} guesses, {bound} allowed");
+    assert!(passed_on >= ADDRESSES * LINES, "{passed_on}: nobody guessed");
 }

@@ -1,0 +1,140 @@
+//! Slows down guessing, from one address or at one user, one after the other or all at once. Nobody is ever locked out:
+//! who knows the password waits for a turn at most.
+
+use std::{
+    net::IpAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use tokio::time::Instant;
+
+use super::{
+    fingerprint::{Fingerprint, Key},
+    ladder::{Climber, Ladder, delay, networks},
+    turns::{Turn, Turns},
+};
+use crate::{
+    mail::{Credentials, Proof},
+    upstream::{Fault, Verdict},
+};
+
+/// What has been tried, and what is being tried.
+pub(in crate::gateway) struct Guesses {
+    key: Key,
+    first_delay: Duration,
+    ladder: Mutex<Ladder>,
+    from: Turns<IpNet>,
+    at: Turns<(String, String)>,
+}
+
+/// Credentials that somebody tries.
+pub(in crate::gateway) struct Try {
+    /// The smallest first.
+    networks: Vec<IpNet>,
+    user: Fingerprint,
+    all: Fingerprint,
+}
+
+impl Guesses {
+    /// The answer to the first failure takes `first_delay`.
+    pub(in crate::gateway) fn new(first_delay: Duration) -> Self {
+        Self {
+            key: Key::new(),
+            first_delay,
+            ladder: Mutex::default(),
+            from: Turns::new(FROM_ONE_ADDRESS),
+            at: Turns::new(AT_ONE_USER),
+        }
+    }
+
+    /// What is tried, from where. Servers may take large letters for small ones.
+    pub(in crate::gateway) fn of(&self, address: IpAddr, who: &Credentials) -> Try {
+        let user = who.user.to_ascii_lowercase();
+        let secret = match &who.proof {
+            Proof::Password(password) => password.expose().as_slice(),
+            Proof::Token { token, .. } => token.expose().as_bytes(),
+        };
+        Try {
+            networks: networks(address).collect(),
+            user: self.key.fingerprint(&[user.as_bytes()]),
+            all: self.key.fingerprint(&[user.as_bytes(), secret]),
+        }
+    }
+
+    /// Waits until this may be tried. An address from which nothing has failed lately needs no turn: behind it may be a
+    /// whole office, and `limits.sessions_per_address` bounds what it can try at once. The turn lasts until the answer
+    /// has been given.
+    pub(in crate::gateway) async fn turn(&self, tried: &Try) -> Result<Option<Turn>, Fault> {
+        let Some(network) = tried.networks.first().copied() else { return Ok(None) };
+        if !self.ladder().is_on(Climber::Network(network), Instant::now()) {
+            return Ok(None);
+        }
+        let turn = self.from.take(network).await;
+        turn.map(Some).ok_or_else(|| Fault::new(Verdict::Passing, "too many log-ins from this address have failed"))
+    }
+
+    /// Waits until the server may be asked about this user, for as long as it is asked.
+    pub(in crate::gateway) async fn turn_at(&self, upstream: &str, user: &str) -> Result<Turn, Fault> {
+        let turn = self.at.take((upstream.to_owned(), user.to_owned())).await;
+        turn.ok_or_else(|| Fault::new(Verdict::Passing, "too many log-ins of this user are going on"))
+    }
+
+    /// It was wrong. Says how long the answer must take.
+    pub(in crate::gateway) fn failed(&self, tried: &Try, now: Instant) -> Duration {
+        let networks = tried.networks.iter().copied().map(Climber::Network);
+        let mut ladder = self.ladder();
+        let failures = networks.chain([Climber::User(tried.user)]).map(|climber| ladder.climb(climber, tried.all, now));
+        delay(self.first_delay, failures.max().unwrap_or_default())
+    }
+
+    /// It was right, so that this is an address of users. It says nothing about who else tries this user's passwords.
+    pub(in crate::gateway) fn succeeded(&self, tried: &Try) {
+        if let Some(network) = tried.networks.first() {
+            self.ladder().leave(Climber::Network(*network));
+        }
+    }
+
+    fn ladder(&self) -> MutexGuard<'_, Ladder> {
+        // Whatever is half done in there makes an answer come sooner, but not at once.
+        self.ladder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const FROM_ONE_ADDRESS: usize = 4;
+const AT_ONE_USER: usize = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::Secret;
+
+    #[test]
+    fn what_has_failed_counts_for_the_address_and_for_the_user() {
+        let guesses = Guesses::new(Duration::from_secs(2));
+        let now = Instant::now();
+        let tried = |address: &str, user: &str, password: &str| {
+            let proof = Proof::Password(Secret::new(password.into()));
+            guesses.of(address.parse().unwrap(), &Credentials { user: user.to_owned(), proof })
+        };
+        for (address, user, password, seconds) in [
+            ("192.0.2.7", "tim", "a", 2),
+            ("192.0.2.7", "tim", "a", 2),
+            ("192.0.2.7", "tom", "a", 4),
+            ("192.0.2.8", "TIM", "b", 4),
+            ("192.0.2.9", "Tim", "c", 8),
+            ("192.0.2.9", "ann", "c", 4),
+            ("2001:db8:0:1::1", "one", "a", 2),
+            ("2001:db8:0:2::1", "two", "a", 4),
+            ("2001:db8:0:1::2", "six", "a", 8),
+            ("2001:db8:1:1::1", "ten", "a", 2),
+        ] {
+            let delay = guesses.failed(&tried(address, user, password), now);
+            assert_eq!(delay.as_secs(), seconds, "{address} {user} {password}");
+        }
+        guesses.succeeded(&tried("192.0.2.7", "tom", "b"));
+        assert_eq!(guesses.failed(&tried("192.0.2.7", "eve", "a"), now).as_secs(), 2);
+        assert_eq!(guesses.failed(&tried("192.0.2.7", "tim", "d"), now).as_secs(), 15, "the user is still guessed at");
+    }
+}
