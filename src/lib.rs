@@ -37,6 +37,9 @@
 pub mod check;
 pub mod cli;
 pub mod config;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gateway;
 pub mod mail;
 pub mod net;

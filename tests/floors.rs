@@ -16,6 +16,7 @@ const MAY_SEE: &[(&str, &[&str])] = &[
     ("admin", EVERYTHING),
     ("check", EVERYTHING),
     ("probe", EVERYTHING),
+    ("fuzzing", EVERYTHING),
     ("gateway", &["pop3", "upstream", "accounts", "mail", "net", "store"]),
     ("pop3", &["mail"]),
     ("upstream", &["mail", "net"]),

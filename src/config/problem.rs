@@ -66,11 +66,17 @@ impl fmt::Display for Error {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(source) = &self.source {
-            write!(f, "{source}: ")?;
+            write!(f, "{}: ", in_a_line(source))?;
         }
         if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
+            write!(f, "{}: ", in_a_line(&self.key))?;
         }
-        write!(f, "{}; {}", self.found, self.instead)
+        write!(f, "{}; {}", in_a_line(&self.found), self.instead)
     }
+}
+
+/// With control characters escaped: a key may be any text, and none of it is for a terminal to obey.
+fn in_a_line(text: &str) -> String {
+    let escaped = |letter: char| if letter.is_control() { letter.escape_default().to_string() } else { letter.into() };
+    text.chars().map(escaped).collect()
 }

@@ -4,6 +4,8 @@ use std::{fmt, future::Future, io, net::IpAddr, pin::Pin};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod limits;
 pub mod listen;
 mod proxy_protocol;

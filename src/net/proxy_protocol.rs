@@ -12,7 +12,12 @@ use tokio::{
 /// Reads the header and nothing behind it. `None`: the proxy speaks for itself (a health check), or does not know for
 /// whom. Takes three seconds at most; a peer that sends anything else is refused as [`io::ErrorKind::InvalidData`].
 pub(super) async fn read(wire: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
-    let octets = timeout(PATIENCE, octets(wire)).await??;
+    timeout(PATIENCE, header(wire)).await?
+}
+
+/// The same, with all the time that it takes.
+pub(super) async fn header(wire: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
+    let octets = octets(wire).await?;
     match ProxyHeader::parse(&octets, PARSE) {
         Ok((header, _)) => {
             Ok(header.proxied_address().filter(|it| it.protocol == Protocol::Stream).map(|it| it.source))

@@ -6,6 +6,8 @@ mod bearer;
 mod capa;
 pub mod command;
 mod digits;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod line;
 mod listing;
 mod maildrop;

@@ -170,7 +170,7 @@ fn plain(response: &[u8]) -> Result<Credentials, Failure> {
 }
 
 /// Base64 without any licence (RFC 4648 §3.5), into memory that is overwritten afterwards.
-fn decode(line: &[u8]) -> Result<Zeroizing<Vec<u8>>, Failure> {
+pub(super) fn decode(line: &[u8]) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let mut octets = Zeroizing::new(vec![0; line.len().div_ceil(4) * 3]);
     let length = STANDARD.decode_slice(line, &mut octets).map_err(|_| Failure::Malformed)?;
     octets.truncate(length);

@@ -16,6 +16,8 @@ use std::{future::Future, sync::Arc, sync::atomic::AtomicBool, time::Duration};
 use tokio::time::sleep;
 use tracing::info;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::tap::fuzzing;
 pub use self::{
     capability::ByPassword,
     listing::Removal,

@@ -35,6 +35,8 @@ use crate::net::Wire;
 
 mod aside;
 mod fetch;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod login;
 mod numbers;
 mod sort;

@@ -1,83 +1,18 @@
 //! What comes out of a tap, and what ends it.
 
-use std::future::poll_fn;
-
 use proptest::prelude::*;
-use tokio::io::{AsyncWriteExt, duplex};
+use tokio::io::duplex;
 
-use super::*;
+use super::{
+    fuzzing::{self, Expected, Heard},
+    *,
+};
 use crate::mail::{Message, Uid};
-
-/// All that comes out of a tap.
-#[derive(Debug, Default, PartialEq)]
-struct Heard {
-    passed: String,
-    bodies: Vec<Vec<u8>>,
-    fetched: Vec<Option<u32>>,
-    rows: Vec<Message>,
-    found: Option<Found>,
-    capabilities: Option<String>,
-    flags: Option<String>,
-    trouble: Option<String>,
-}
 
 /// What is made of `input` when it comes in pieces of `chunk` octets and the body of UID 7 is expected.
 fn heard(input: &[u8], chunk: usize) -> Heard {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(async {
-        let (ours, mut theirs) = duplex(chunk);
-        let input = input.to_vec();
-        let server = tokio::spawn(async move {
-            let _ = theirs.write_all(&input).await; // The tap may have had enough.
-        });
-        let mut tap = Tap::new(Box::new(ours));
-        let mut heard = Heard::default();
-        loop {
-            tap.aside.wanted = Uid::new(7);
-            tap.aside.rows.get_or_insert_default();
-            tap.aside.found.get_or_insert_default();
-            let mut octets = [0; 100];
-            let mut octets = ReadBuf::new(&mut octets);
-            let read = poll_fn(|cx| match Pin::new(&mut tap).poll_read(cx, &mut octets) {
-                Poll::Pending if tap.aside.opened.is_some() => Poll::Ready(Ok(())),
-                polled => polled,
-            });
-            let read = read.await;
-            if tap.aside.opened.take().is_some() {
-                heard.bodies.push(body(&mut tap).await.unwrap_or_default());
-                continue;
-            }
-            heard.fetched.extend(tap.aside.body.take().map(|fetch| fetch.uid));
-            heard.passed.push_str(std::str::from_utf8(octets.filled()).expect("ASCII"));
-            match read {
-                Ok(()) if octets.filled().is_empty() => break,
-                Ok(()) => {}
-                Err(error) => {
-                    heard.trouble = Some(error.to_string());
-                    break;
-                }
-            }
-        }
-        heard.rows = tap.aside.rows.take().unwrap_or_default();
-        heard.found = tap.aside.found.take();
-        heard.capabilities = tap.aside.capabilities.take();
-        heard.flags = tap.aside.flags.take();
-        drop(tap);
-        server.await.unwrap();
-        heard
-    })
-}
-
-async fn body(tap: &mut Tap) -> io::Result<Vec<u8>> {
-    let mut body = Vec::new();
-    loop {
-        let octets = poll_fn(|cx| tap.poll_body(cx)).await?;
-        if octets == 0 {
-            return Ok(body);
-        }
-        body.extend_from_slice(tap.body(octets));
-        tap.consume(octets);
-    }
+    let pieces: Vec<_> = input.chunks(chunk).collect();
+    fuzzing::heard(&pieces, Expected::One)
 }
 
 /// Every kind of response, and what may look like one where it is none.

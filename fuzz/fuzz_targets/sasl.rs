@@ -1,0 +1,4 @@
+//! See `sasl` in `src/fuzzing`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|octets: &[u8]| popgate::fuzzing::run("sasl", octets));

@@ -1,0 +1,4 @@
+//! See `stuffer` in `src/fuzzing`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|octets: &[u8]| popgate::fuzzing::run("stuffer", octets));
