@@ -70,17 +70,18 @@ fn hide_memory() -> io::Result<()> {
 
 fn serve(options: Options, hidden: io::Result<()>) -> Result<(), Failure> {
     let (files, command_line) = options.into_parts();
-    let config = Config::load(&files, env::vars_os(), &command_line).map_err(|error| Failure::Start(error.into()))?;
+    let load = move || Config::load(&files, env::vars_os(), &command_line);
+    let config = load().map_err(|error| Failure::Start(error.into()))?;
     telemetry::start(&config.log).map_err(|error| Failure::Run(error.into()))?;
     if let Err(error) = hidden {
         warn!(%error, "a crash may leave passwords and mail in a dump of memory");
     }
     let runtime = Runtime::new().map_err(|error| Failure::Run(error.into()))?;
-    let served = runtime.block_on(server::run(config));
+    let served = runtime.block_on(server::run(config, load));
     // A name that is still being resolved would hold up the end, and nobody waits for it any more.
     runtime.shutdown_background();
     served.map_err(|error| match error {
-        server::Error::Port { .. } | server::Error::Tls(_) => Failure::Start(error.into()),
+        server::Error::Config(_) | server::Error::Port { .. } | server::Error::Tls(_) => Failure::Start(error.into()),
         server::Error::Signals(_) => Failure::Run(error.into()),
     })
 }

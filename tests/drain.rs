@@ -3,24 +3,24 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     sync::{
         Arc, Mutex,
         mpsc::{Receiver, Sender, channel},
     },
-    thread,
 };
 
 use crate::support::{
     pop3::Pop3,
-    script::{Manner, Server, What},
-    serve::Popgate,
+    process,
+    script::{Content, Manner, What},
+    serve::{Popgate, scripted},
     tls::identity,
 };
 
 #[test]
 fn sessions_that_wait_for_their_client_end_without_a_word() {
-    let (server, url) = serve(Manner::default());
+    let (server, url) = scripted(Manner::default());
     let popgate = Popgate::serve(&url, &[]);
     let mut before_login = Pop3::connect(popgate.port);
     let mut after_login = popgate.pop3("tim", "sec ret");
@@ -42,7 +42,7 @@ fn sessions_that_wait_for_their_client_end_without_a_word() {
 fn a_stalled_handshake_holds_nothing_up() {
     let identity = identity();
     let (certificate, key) = (identity.certificate.display(), identity.key.display());
-    let (_server, url) = serve(Manner::default());
+    let (_server, url) = scripted(Manner::default());
     let files = [format!("tls.certificate={certificate}"), format!("tls.key={key}")];
     let arguments = ["--listen", "pop3s://127.0.0.1:0", "--set", &files[0], "--set", &files[1]];
     let popgate = Popgate::serve(&url, &arguments);
@@ -58,11 +58,15 @@ fn a_stalled_handshake_holds_nothing_up() {
 /// F-27: whoever said QUIT and was heard is told what became of it, however many signals come meanwhile.
 #[test]
 fn an_update_is_finished_and_answered() {
-    for signals in [1, 2] {
+    for (signals, reload) in [(1, false), (2, false), (1, true), (2, true)] {
         let (reached, blocked, go_on) = gate();
-        let (server, url) = serve(Manner::default().deviating("UID EXPUNGE", 1, blocked));
+        let (server, url) = scripted(Manner::default().deviating("UID EXPUNGE", 1, blocked));
         let popgate = Popgate::serve(&url, &[]);
         let mut session = popgate.pop3("tim", "sec ret");
+        if reload {
+            popgate.signal("HUP");
+            popgate.wait_for("reloaded");
+        }
         // What it has begun when the second signal comes is broken off, if it is no update.
         let mut idle = popgate.pop3("tim", "sec ret");
         assert!(session.command("DELE 2").starts_with("+OK"));
@@ -84,6 +88,50 @@ fn an_update_is_finished_and_answered() {
     }
 }
 
+/// Where clients are sent here for a while after the signal, they are served as ever.
+#[test]
+fn connections_are_taken_for_the_grace() {
+    let (_server, url) = scripted(Manner::default());
+    let popgate = Popgate::serve(&url, &["--set", "drain.deadline=1h", "--set", "drain.accept_grace=1h"]);
+    let mut before = popgate.pop3("tim", "sec ret");
+    popgate.signal("TERM");
+    popgate.wait_for("connections are still taken");
+    let mut meanwhile = popgate.pop3("tim", "sec ret");
+    for session in [&mut before, &mut meanwhile] {
+        assert!(!session.body("RETR 1").is_empty());
+    }
+    assert!(meanwhile.quit().starts_with("+OK"));
+    // Nobody need wait who does not want to.
+    popgate.stop();
+    let popgate = Popgate::serve(&url, &["--set", "drain.accept_grace=1ms"]);
+    let log = popgate.stop();
+    assert!(log.contains("connections are still taken") && !log.contains("broken off"), "{log}");
+}
+
+/// F-01: a message that is on its way arrives whole, or as half of one that nobody can take for a whole one.
+#[test]
+fn a_message_has_until_the_deadline() {
+    let (server, url) = scripted(Manner::default());
+    server.with("tim", "INBOX", |inbox| inbox.deliver(Content::Filler(16_000_000)));
+    for deadline in ["25s", "50ms"] {
+        let popgate = Popgate::serve(&url, &["--set", &format!("drain.deadline={deadline}")]);
+        let (port, in_time) = (popgate.port, deadline == "25s");
+        let mut session = popgate.pop3("tim", "sec ret");
+        assert!(session.command("RETR 4").starts_with("+OK"));
+        popgate.signal("TERM");
+        popgate.wait_for("asked to end");
+        // Nobody waits in a queue that is never looked at.
+        process::wait_until(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err().then_some(())).unwrap();
+        if !in_time {
+            popgate.wait_for("broken off");
+        }
+        let mut message = Vec::new();
+        let end = session.line().read_to_end(&mut message);
+        assert_eq!(message.ends_with(b"\r\n.\r\n"), in_time, "{deadline}: {end:?}, {} octets", message.len());
+        popgate.stop();
+    }
+}
+
 /// A deviation that tells when it is reached, and then waits until it may go on.
 fn gate() -> (Receiver<()>, What, Sender<()>) {
     let ((reach, reached), (go_on, wait)) = (channel(), channel());
@@ -93,23 +141,4 @@ fn gate() -> (Receiver<()>, What, Sender<()>) {
         wait.lock().unwrap().recv().unwrap();
     }));
     (reached, blocked, go_on)
-}
-
-/// The scripted server on a port of 127.0.0.1, each of its connections on a thread, and its URL.
-fn serve(manner: Manner) -> (Server, String) {
-    let server = Server::fixture(manner);
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let url = format!("imap://{}", port.local_addr().unwrap());
-    let serving = server.clone();
-    thread::spawn(move || {
-        for line in port.incoming().map_while(Result::ok) {
-            let server = serving.clone();
-            thread::spawn(move || {
-                line.set_nonblocking(true).unwrap();
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                runtime.block_on(async { server.serve(tokio::net::TcpStream::from_std(line).unwrap()).await })
-            });
-        }
-    });
-    (server, url)
 }

@@ -15,6 +15,7 @@ mod floors;
 mod probe;
 mod properties;
 mod readme;
+mod reload;
 mod routes;
 mod secrets;
 mod servers;

@@ -118,6 +118,8 @@ pub(super) const KEYS: &[(&str, Kind, &str)] = &[
     ("route.domains", Kind::List, "a list of domains without wildcards, such as [\"example.com\", \"example.net\"]"),
     ("limits.sessions", Kind::Number, "a number from 1 to 1000000"),
     ("limits.sessions_per_address", Kind::Number, "a number from 1 to 1000000"),
+    ("drain.accept_grace", Kind::Text, "a time from 0s to drain.deadline, such as \"5s\""),
+    ("drain.deadline", Kind::Text, "a time from 0s to 1h, such as \"25s\""),
     ("log.format", Kind::Text, "\"text\" or \"json\""),
     (
         "log.level",

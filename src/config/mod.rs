@@ -2,7 +2,7 @@
 //! turned into what the rooms want to be told. Nothing is a text to be parsed any more afterwards. What each key means
 //! is said in `config/popgate.toml`, the manual; it is not repeated here.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
@@ -43,6 +43,8 @@ pub struct Config {
     pub gateway: gateway::Settings,
     /// How many may come.
     pub limits: Limits,
+    /// How the process ends.
+    pub drain: Drain,
     /// What is logged, and how.
     pub log: telemetry::Settings,
     /// The names of the `dangerous_…` options that are switched on, to be logged at each start.
@@ -98,6 +100,15 @@ pub struct Limits {
     pub sessions: usize,
     /// Connections at a time of one address (IPv6: of one /64) that have not logged in.
     pub sessions_per_address: usize,
+}
+
+/// How the process ends once it is told to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Drain {
+    /// How long connections are still taken; not longer than `deadline`.
+    pub accept_grace: Duration,
+    /// How long sessions may go on, from the same moment.
+    pub deadline: Duration,
 }
 
 /// What was said on the command line. It outranks everything else.

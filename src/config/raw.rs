@@ -12,6 +12,7 @@ pub(super) struct Raw {
     pub(super) maildrop: Maildrop,
     pub(super) route: Vec<Route>,
     pub(super) limits: Limits,
+    pub(super) drain: Drain,
     pub(super) log: Log,
 }
 
@@ -81,6 +82,13 @@ pub(super) struct Limits {
 
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+pub(super) struct Drain {
+    pub(super) accept_grace: String,
+    pub(super) deadline: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Log {
     pub(super) format: String,
     pub(super) level: String,
@@ -96,6 +104,7 @@ impl Default for Raw {
             maildrop: Maildrop::default(),
             route: Vec::new(),
             limits: Limits::default(),
+            drain: Drain::default(),
             log: Log::default(),
         }
     }
@@ -129,6 +138,12 @@ impl Default for Upstream {
 impl Default for Limits {
     fn default() -> Self {
         Self { sessions: 10_000, sessions_per_address: 64 }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { accept_grace: "0s".to_owned(), deadline: "25s".to_owned() }
     }
 }
 

@@ -128,7 +128,7 @@ impl<U: Upstream> Session<'_, U> {
     ) -> Result<Result<Open<U::Mailbox>, Before>, End> {
         // What is owed goes out before a wait.
         self.client.flush().await?;
-        let guesses = &self.gateway.guesses;
+        let guesses = &self.gateway.lasting.guesses;
         let tried = guesses.of(self.peer.client.ip(), &credentials);
         let user = loggable(&credentials.user);
         // USER and PASS have replies and no challenges, and a mechanism that carries a password has had its own.
@@ -155,7 +155,10 @@ impl<U: Upstream> Session<'_, U> {
             Err(fault) => {
                 refuse::log_login(&fault, &user, self.peer.client.ip());
                 let denied = fault.verdict == Verdict::Denied;
-                let delay = if denied { guesses.failed(&tried, Instant::now()) } else { Duration::ZERO };
+                let delay = match denied {
+                    true => guesses.failed(&tried, self.gateway.settings.failure_delay, Instant::now()),
+                    false => Duration::ZERO,
+                };
                 self.refused = Some(Refused { at, delay, _turn: turn });
                 let reply = refuse::login(&fault);
                 match fault.challenge.filter(|_| explainable) {
@@ -190,14 +193,14 @@ async fn grant<U: Upstream>(gateway: &Gateway<U>, mut who: Credentials) -> Resul
     if let Some(fault) = gateway.denials.find(upstream, &who, Instant::now()) {
         return Err(fault);
     }
-    let turn = gateway.guesses.turn_at(upstream, &who.user).await?;
+    let turn = gateway.lasting.guesses.turn_at(upstream, &who.user).await?;
     let opened = route.upstream.open(&who).await;
     drop(turn);
     gateway.denials.learn(upstream, &who, &opened, Instant::now());
     let (mailbox, snapshot) = opened?;
     let held = match route.maildrops.lock {
         Lock::None => None,
-        Lock::Gateway => match gateway.locks.hold(upstream, &who.user) {
+        Lock::Gateway => match gateway.lasting.locks.hold(upstream, &who.user) {
             Some(held) => Some(held),
             None => {
                 mailbox.leave().await;

@@ -90,32 +90,37 @@ pub struct Gateway<U> {
     routes: Routes<U>,
     settings: Settings,
     acceptor: Option<Arc<dyn Accept>>,
-    locks: lock::Locks,
     denials: guard::Denials,
-    guesses: guard::Guesses,
+    lasting: Lasting,
+}
+
+/// What a gateway and its successors share.
+#[derive(Clone, Default)]
+struct Lasting {
+    locks: lock::Locks,
+    guesses: Arc<guard::Guesses>,
     /// How many sessions there have been.
-    sessions: AtomicU64,
+    sessions: Arc<AtomicU64>,
     updates: TaskTracker,
 }
 
 impl<U: Upstream> Gateway<U> {
     /// A gateway to these upstreams. STLS is offered if there is an `acceptor`.
     pub fn new(routes: Routes<U>, settings: Settings, acceptor: Option<Arc<dyn Accept>>) -> Self {
-        Self {
-            routes,
-            denials: guard::Denials::new(settings.denial_ttl),
-            guesses: guard::Guesses::new(settings.failure_delay),
-            settings,
-            acceptor,
-            locks: lock::Locks::default(),
-            sessions: AtomicU64::new(0),
-            updates: TaskTracker::new(),
-        }
+        let denials = guard::Denials::new(settings.denial_ttl);
+        Self { routes, settings, acceptor, denials, lasting: Lasting::default() }
     }
 
-    /// The sessions that are making their changes: what must be waited for even when sessions are broken off.
+    /// A gateway to other upstreams, for sessions that begin from now on. Who has a lock here has it there, and
+    /// who has guessed wrong has it behind him; what an upstream has refused is asked again.
+    pub fn successor(&self, routes: Routes<U>, settings: Settings, acceptor: Option<Arc<dyn Accept>>) -> Self {
+        Self { lasting: self.lasting.clone(), ..Self::new(routes, settings, acceptor) }
+    }
+
+    /// The sessions that are making their changes, here and at predecessors and successors: what must be waited for even
+    /// when sessions are broken off.
     pub const fn updates(&self) -> &TaskTracker {
-        &self.updates
+        &self.lasting.updates
     }
 }
 

@@ -37,7 +37,7 @@ pub fn serve<U: Upstream>(
     peer: Peer,
     shutdown: CancellationToken,
 ) -> impl Future<Output = ()> + Send {
-    let id = gateway.sessions.fetch_add(1, Ordering::Relaxed);
+    let id = gateway.lasting.sessions.fetch_add(1, Ordering::Relaxed);
     let session = async move {
         let client = Client::new(wire);
         let summary = Summary::new();
@@ -84,7 +84,7 @@ impl<U: Upstream> Session<'_, U> {
         let Over { end, retrieved } = match self.transact(&mut mailbox, seen, transaction).await {
             Ok((leaving, changes)) => {
                 // To the end of the reply: a client that never reads it does not know what is gone.
-                update = Some(self.gateway.updates.token());
+                update = Some(self.gateway.lasting.updates.token());
                 for uid in &changes.delete {
                     self.summary.dele.add(snapshot.find(*uid).map_or(0, |message| message.octets));
                 }

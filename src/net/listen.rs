@@ -17,9 +17,11 @@ use super::{Accept, Endpoint, Wire, proxy_protocol, tcp, tls::Acceptor};
 pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
-    /// TLS from the first octet, with this.
+}
+
+/// How connections begin.
+pub struct Terms {
     tls: Option<Acceptor>,
-    /// Networks of proxies: who connects from there begins with a PROXY header.
     proxies: Vec<IpNet>,
 }
 
@@ -46,7 +48,7 @@ pub struct Arrival {
 
 impl Listener {
     /// Opens a port. The host's first address is taken; port 0 is any free one.
-    pub async fn bind(at: &Endpoint, tls: Option<Acceptor>, proxies: Vec<IpNet>) -> io::Result<Self> {
+    pub async fn bind(at: &Endpoint) -> io::Result<Self> {
         let address = lookup_host((at.host.as_str(), at.port)).await?.next();
         let address = address.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the host has no address"))?;
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -59,17 +61,12 @@ impl Listener {
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let socket = TcpListener::from_std(socket.into())?;
-        Ok(Self { address: socket.local_addr()?, socket, tls, proxies })
+        Ok(Self { address: socket.local_addr()?, socket })
     }
 
     /// The address that was bound.
     pub const fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// Whether TLS comes first.
-    pub const fn is_tls(&self) -> bool {
-        self.tls.is_some()
     }
 
     /// Waits for the next connection. An error is one of this process, such as too few descriptors: a connection that
@@ -85,6 +82,19 @@ impl Listener {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+impl Terms {
+    /// TLS from the first octet with `tls`, if it is there. Who connects from a network of `proxies` begins with a PROXY
+    /// header.
+    pub const fn new(tls: Option<Acceptor>, proxies: Vec<IpNet>) -> Self {
+        Self { tls, proxies }
+    }
+
+    /// Whether TLS comes first.
+    pub const fn is_tls(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// Learns who is behind a trusted proxy. The header is never guessed: from a proxy there is one, or there is no
@@ -167,16 +177,17 @@ mod tests {
             (vec![loopback], "QUIT\r\nQUIT\r\nQUIT\r\n", None),
             (vec![], "QUIT", Some("")),
         ] {
-            let listener = Listener::bind(&here(), None, proxies).await.unwrap();
+            let listener = Listener::bind(&here()).await.unwrap();
+            let terms = Terms::new(None, proxies);
             let mut stream = TcpStream::connect(listener.address()).await.unwrap();
             stream.write_all(sent.as_bytes()).await.unwrap();
             let mut knock = listener.accept().await.unwrap();
-            let introduced = listener.introduce(&mut knock).await;
+            let introduced = terms.introduce(&mut knock).await;
             let Some(client) = client else {
                 assert!(introduced.is_err(), "{sent}");
                 continue;
             };
-            let mut arrival = listener.open(knock).await.unwrap();
+            let mut arrival = terms.open(knock).await.unwrap();
             let expected = if client.is_empty() { stream.local_addr().unwrap() } else { client.parse().unwrap() };
             assert_eq!((arrival.client, arrival.peer), (expected, stream.local_addr().unwrap()));
             let mut line = [0; 4];
@@ -188,10 +199,11 @@ mod tests {
     #[tokio::test]
     async fn an_aborted_line_is_reset() {
         let here = Endpoint { host: "127.0.0.1".into(), port: 0 };
-        let listener = Listener::bind(&here, None, Vec::new()).await.unwrap();
+        let listener = Listener::bind(&here).await.unwrap();
+        let terms = Terms::new(None, Vec::new());
         for orderly in [true, false] {
             let mut stream = TcpStream::connect(listener.address()).await.unwrap();
-            let mut arrival = listener.open(listener.accept().await.unwrap()).await.unwrap();
+            let mut arrival = terms.open(listener.accept().await.unwrap()).await.unwrap();
             if !orderly {
                 arrival.wire.abort();
             }

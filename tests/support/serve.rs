@@ -3,13 +3,19 @@
 use std::{
     env, fs,
     io::{BufRead as _, BufReader},
+    net::{Ipv4Addr, TcpListener},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, mpsc},
     thread,
     time::Duration,
 };
 
-use super::{pop3::Pop3, process, row};
+use super::{
+    pop3::Pop3,
+    process, row,
+    script::{Manner, Server},
+};
+use tokio::net::TcpStream;
 
 /// One running `popgate serve`; it is killed when dropped, and asked to end by [`stop`](Self::stop).
 pub(crate) struct Popgate {
@@ -126,4 +132,23 @@ impl Drop for Popgate {
 fn port_of(line: &str, scheme: &str) -> Option<u16> {
     let (_, after) = line.contains("listening").then(|| line.split_once(&format!("{scheme}://127.0.0.1:")))??;
     after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// The scripted server on a port of 127.0.0.1, each of its connections on a thread, and its URL.
+pub(crate) fn scripted(manner: Manner) -> (Server, String) {
+    let server = Server::fixture(manner);
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let url = format!("imap://{}", port.local_addr().unwrap());
+    let serving = server.clone();
+    thread::spawn(move || {
+        for line in port.incoming().map_while(Result::ok) {
+            let server = serving.clone();
+            thread::spawn(move || {
+                line.set_nonblocking(true).unwrap();
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async { server.serve(TcpStream::from_std(line).unwrap()).await })
+            });
+        }
+    });
+    (server, url)
 }

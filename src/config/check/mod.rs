@@ -6,7 +6,7 @@ use humantime_serde::re::humantime;
 use ipnet::IpNet;
 
 use super::{
-    Config, Error, Limits, Listener, Problem, Route, Tls, keys,
+    Config, Drain, Error, Limits, Listener, Problem, Route, Tls, keys,
     layers::{Layers, without_numbers},
     problem::quoted,
     raw::Raw,
@@ -45,6 +45,7 @@ impl Check<'_> {
         let (upstream, routes) = self.upstreams(raw);
         let append_domain = self.append_domain(raw, &routes);
         let limits = self.limits(raw);
+        let drain = self.drain(raw);
         let log = self.log(raw);
         Some(Config {
             listeners,
@@ -54,6 +55,7 @@ impl Check<'_> {
             append_domain,
             gateway: gateway?,
             limits: limits?,
+            drain: drain?,
             log: log?,
             dangerous: mem::take(&mut self.dangerous),
             warnings: mem::take(&mut self.warnings),
@@ -161,6 +163,12 @@ impl Check<'_> {
         Some(Limits { sessions: sessions?, sessions_per_address: sessions_per_address? })
     }
 
+    fn drain(&mut self, raw: &Raw) -> Option<Drain> {
+        let deadline = self.time("drain.deadline", &raw.drain.deadline, LONGEST_DRAIN);
+        let accept_grace = self.time("drain.accept_grace", &raw.drain.accept_grace, deadline.unwrap_or(LONGEST_DRAIN));
+        Some(Drain { accept_grace: accept_grace?, deadline: deadline? })
+    }
+
     fn log(&mut self, raw: &Raw) -> Option<telemetry::Settings> {
         let format = self.choice("log.format", &raw.log.format, &[("text", Format::Text), ("json", Format::Json)]);
         let level = telemetry::level(&raw.log.level).or_else(|| self.wrong("log.level", &raw.log.level));
@@ -230,6 +238,9 @@ const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
 /// Who has set a new password that was once an old one waits no longer than this.
 const LONGEST_DENIAL: Duration = Duration::from_secs(3600);
+
+/// Longer than anybody waits for a process to end.
+const LONGEST_DRAIN: Duration = Duration::from_secs(3600);
 
 /// More connections than any process has descriptors for.
 const MOST: usize = 1_000_000;

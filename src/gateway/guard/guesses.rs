@@ -23,7 +23,6 @@ use crate::{
 /// What has been tried, and what is being tried.
 pub(in crate::gateway) struct Guesses {
     key: Key,
-    first_delay: Duration,
     ladder: Mutex<Ladder>,
     from: Turns<IpNet>,
     at: Turns<(String, String)>,
@@ -37,18 +36,18 @@ pub(in crate::gateway) struct Try {
     all: Fingerprint,
 }
 
-impl Guesses {
-    /// The answer to the first failure takes `first_delay`.
-    pub(in crate::gateway) fn new(first_delay: Duration) -> Self {
+impl Default for Guesses {
+    fn default() -> Self {
         Self {
             key: Key::new(),
-            first_delay,
             ladder: Mutex::default(),
             from: Turns::new(FROM_ONE_ADDRESS),
             at: Turns::new(AT_ONE_USER),
         }
     }
+}
 
+impl Guesses {
     /// What is tried, from where. Servers may take large letters for small ones.
     pub(in crate::gateway) fn of(&self, address: IpAddr, who: &Credentials) -> Try {
         let user = who.user.to_ascii_lowercase();
@@ -81,12 +80,12 @@ impl Guesses {
         turn.ok_or_else(|| Fault::new(Verdict::Passing, "too many log-ins of this user are going on"))
     }
 
-    /// It was wrong. Says how long the answer must take.
-    pub(in crate::gateway) fn failed(&self, tried: &Try, now: Instant) -> Duration {
+    /// It was wrong. Says how long the answer must take; to the first failure it takes `first_delay`.
+    pub(in crate::gateway) fn failed(&self, tried: &Try, first_delay: Duration, now: Instant) -> Duration {
         let networks = tried.networks.iter().copied().map(Climber::Network);
         let mut ladder = self.ladder();
         let failures = networks.chain([Climber::User(tried.user)]).map(|climber| ladder.climb(climber, tried.all, now));
-        delay(self.first_delay, failures.max().unwrap_or_default())
+        delay(first_delay, failures.max().unwrap_or_default())
     }
 
     /// It was right, so that this is an address of users. It says nothing about who else tries this user's passwords.
@@ -112,7 +111,8 @@ mod tests {
 
     #[test]
     fn what_has_failed_counts_for_the_address_and_for_the_user() {
-        let guesses = Guesses::new(Duration::from_secs(2));
+        const FIRST: Duration = Duration::from_secs(2);
+        let guesses = Guesses::default();
         let now = Instant::now();
         let tried = |address: &str, user: &str, password: &str| {
             let proof = Proof::Password(Secret::new(password.into()));
@@ -130,11 +130,15 @@ mod tests {
             ("2001:db8:0:1::2", "six", "a", 8),
             ("2001:db8:1:1::1", "ten", "a", 2),
         ] {
-            let delay = guesses.failed(&tried(address, user, password), now);
+            let delay = guesses.failed(&tried(address, user, password), FIRST, now);
             assert_eq!(delay.as_secs(), seconds, "{address} {user} {password}");
         }
         guesses.succeeded(&tried("192.0.2.7", "tom", "b"));
-        assert_eq!(guesses.failed(&tried("192.0.2.7", "eve", "a"), now).as_secs(), 2);
-        assert_eq!(guesses.failed(&tried("192.0.2.7", "tim", "d"), now).as_secs(), 15, "the user is still guessed at");
+        assert_eq!(guesses.failed(&tried("192.0.2.7", "eve", "a"), FIRST, now).as_secs(), 2);
+        assert_eq!(
+            guesses.failed(&tried("192.0.2.7", "tim", "d"), FIRST, now).as_secs(),
+            15,
+            "the user is still guessed at"
+        );
     }
 }
