@@ -2,18 +2,26 @@
 //! written, in no form in which one could read it. F-19, T287.
 
 use std::{
+    env,
     fmt::Write as _,
-    io,
+    fs,
+    io::{self, Read as _, Write as _},
+    net::TcpStream,
+    process::Command,
     sync::{Arc, Mutex},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use popgate::telemetry::{self, Format, Settings};
+use popgate::{
+    net::{Dial, Endpoint, Pending, Wire},
+    telemetry::{self, Format, Settings},
+};
 use tracing_subscriber::{fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::support::{
     gate::Gate,
     script::{Account, Content, Manner, Server, What},
+    serve::{Popgate, on_a_port},
 };
 
 const PASSWORD: &str = "Kanarien=Vogel 7/\"x\\";
@@ -84,6 +92,9 @@ fn a_secret_would_be_found_in_every_form() {
             STANDARD.encode(format!("x{secret}")),
             percent(secret),
             secret.as_bytes().escape_ascii().to_string(),
+            serde_json::to_string(secret).unwrap(),
+            serde_json::to_string(&secret[secret.len() - 12..]).unwrap(),
+            STANDARD.encode(&secret.as_bytes()[4..]),
         ] {
             assert!(!found(&format!("before {shown} behind")).is_empty(), "{shown}");
         }
@@ -91,8 +102,92 @@ fn a_secret_would_be_found_in_every_form() {
     assert_eq!(found("Kanarien are birds"), Vec::<String>::new());
 }
 
-/// Log-ins of every kind, right and wrong, messages, and an upstream that breaks while it has secrets on the line.
-async fn everything() {
+/// What a panic says may quote what was being worked on. It happens in a process of its own: there the log is the process'.
+#[test]
+fn a_panic_says_where_and_not_what() {
+    const HERE: &str = "secrets::a_panic_says_where_and_not_what";
+    if env::var_os("SECRETS_PANIC").is_some() {
+        telemetry::start(&Settings { format: Format::Text, level: telemetry::level("trace").unwrap() }).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let mut client = Gate::with(Arc::new(Panics), &|_, _| {}).connect();
+            assert_eq!(client.log_in().await, None);
+        });
+        return;
+    }
+    let output = Command::new(env::current_exe().unwrap())
+        .args(["--exact", HERE, "--nocapture"])
+        .env("SECRETS_PANIC", "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(text.contains("1 passed") && text.contains("panic location=tests/secrets.rs:"), "{text}");
+    assert_eq!(found(&text), Vec::<String>::new(), "{text}");
+}
+
+/// A way to the upstream with a defect in it.
+struct Panics;
+
+impl Dial for Panics {
+    fn dial<'a>(&'a self, _: &'a Endpoint) -> Pending<'a, io::Result<Box<dyn Wire>>> {
+        panic!("{PASSWORD} {TOKEN} {LINE}");
+    }
+}
+
+/// Log-ins and messages against the program itself, which says everything that it can say, and leaves no dump of its memory.
+#[test]
+fn the_program_shows_no_secret() {
+    for format in ["text", "json"] {
+        for server in servers() {
+            let url = on_a_port(&server);
+            let settings = [format!("log.format={format}"), "log.level=trace,rustls=trace,tokio=trace".to_owned()];
+            let popgate = Popgate::serve(
+                &url,
+                &["--set", &settings[0], "--set", &settings[1], "--set", "login.failure_delay=0s"],
+            );
+            for lines in dialogues() {
+                let mut line = TcpStream::connect(("127.0.0.1", popgate.port)).unwrap();
+                // A client that is let go may not have said everything.
+                let _ = line.write_all((lines.join("\r\n") + "\r\n").as_bytes());
+                let _ = line.read_to_end(&mut Vec::new());
+            }
+            let limits = popgate.limits();
+            let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+            assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
+            let log = popgate.stop();
+            assert!(log.contains("session ended"), "{log}");
+            assert_eq!(found(&log), Vec::<String>::new());
+        }
+    }
+}
+
+/// The effective configuration, what is said of a wrong one, and what a log-in comes to: as text and as JSON.
+#[test]
+fn check_shows_no_secret() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("password");
+    fs::write(&file, PASSWORD).unwrap();
+    let url = on_a_port(&servers()[0]);
+    let (_, address) = url.split_once("://").unwrap();
+    for upstream in [url.clone(), format!("imap://tim:{TOKEN}@{address}")] {
+        for user in ["tim", "tom"] {
+            for json in [&["--json"][..], &[]] {
+                let output = Command::new(env!("CARGO_BIN_EXE_popgate"))
+                    .args(["check", "--upstream", &upstream, "--user", user, "--password-file"])
+                    .arg(&file)
+                    .args(json)
+                    .output()
+                    .unwrap();
+                let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+                assert!(text.contains(address), "{text}");
+                assert_eq!(found(&text), Vec::<String>::new(), "{text}");
+            }
+        }
+    }
+}
+
+/// Log-ins of every kind, right and wrong, and messages.
+fn dialogues() -> Vec<Vec<String>> {
     let plain = STANDARD.encode(format!("\0tim\0{PASSWORD}"));
     let wrong = STANDARD.encode(format!("\0tom\0{PASSWORD}"));
     let bad = STANDARD.encode(format!("{PASSWORD}\0{PASSWORD}"));
@@ -111,8 +206,13 @@ async fn everything() {
         &[&format!("AUTH OAUTHBEARER {header}"), "QUIT"],
         &["USER tim", &format!("PASS {}", PASSWORD.repeat(2_000)), &format!("AUTH {TOKEN}"), "QUIT"],
     ];
+    dialogues.map(|lines| lines.iter().map(|line| (*line).to_owned()).collect()).into()
+}
+
+/// All of them, with upstreams that break while they have secrets on the line.
+async fn everything() {
     for server in servers() {
-        for lines in dialogues {
+        for lines in &dialogues() {
             let mut client = Gate::new(&server).connect();
             client.hear().await;
             for line in lines {
@@ -154,30 +254,31 @@ fn servers() -> Vec<Server> {
     manners.into_iter().map(|manner| Server::new(manner, vec![account()])).collect()
 }
 
-/// The forms in which a secret is in a text.
+/// The forms in which a secret is in a text. Part of it is too much as well: its beginning, or its end.
 fn found(text: &str) -> Vec<String> {
     let lower = text.to_lowercase();
     let mut found = Vec::new();
     for secret in [PASSWORD, TOKEN, LINE] {
-        // Part of a secret is too much as well.
-        let part = &secret[..16];
-        let mut forms = vec![
-            part.to_string(),
-            part.escape_default().to_string(),
-            part.as_bytes().escape_ascii().to_string(),
-            percent(part),
-            part.bytes().map(|octet| octet.to_string()).collect::<Vec<_>>().join(", "),
-            part.bytes().fold(String::new(), |mut hex, octet| {
-                let _ = write!(hex, "{octet:02x}");
-                hex
-            }),
-        ];
-        // Base64, wherever in a group of three the secret begins: without the octets that depend on its neighbours.
-        forms.extend((0..3).map(|shift| {
-            let encoded = STANDARD.encode(format!("{}{part}", "_".repeat(shift)));
-            encoded[4..20].to_string()
-        }));
-        found.extend(forms.into_iter().filter(|form| lower.contains(&form.to_lowercase())));
+        for part in [&secret[..16], &secret[secret.len() - 12..]] {
+            let mut forms = vec![
+                part.to_string(),
+                part.escape_default().to_string(),
+                part.as_bytes().escape_ascii().to_string(),
+                serde_json::to_string(part).unwrap().trim_matches('"').to_owned(),
+                percent(part),
+                part.bytes().map(|octet| octet.to_string()).collect::<Vec<_>>().join(", "),
+                part.bytes().fold(String::new(), |mut hex, octet| {
+                    let _ = write!(hex, "{octet:02x}");
+                    hex
+                }),
+            ];
+            // Base64, wherever in a group of three the part begins: without the octets that depend on its neighbours.
+            forms.extend((0..3).map(|shift| {
+                let encoded = STANDARD.encode(format!("{}{part}", "_".repeat(shift)));
+                encoded[4..(shift + part.len()) / 3 * 4].to_string()
+            }));
+            found.extend(forms.into_iter().filter(|form| lower.contains(&form.to_lowercase())));
+        }
     }
     found
 }

@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _},
     net::{Ipv4Addr, TcpListener},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, mpsc},
@@ -39,10 +39,17 @@ impl Popgate {
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("POPGATE_")) {
             command.env_remove(name);
         }
-        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
 
         let log = Arc::new(Mutex::new(String::new()));
         let (listening, port) = mpsc::channel();
+        // It has nothing to say on standard output, and if it does, that is in the log as well.
+        let (mut results, shared) = (child.stdout.take().unwrap(), Arc::clone(&log));
+        thread::spawn(move || {
+            let mut text = String::new();
+            let _ = results.read_to_string(&mut text);
+            *shared.lock().unwrap() += &text;
+        });
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let shared = Arc::clone(&log);
         thread::spawn(move || {
@@ -72,6 +79,11 @@ impl Popgate {
     /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What the system lets it have (`proc_pid_limits(5)`).
+    pub(crate) fn limits(&self) -> String {
+        fs::read_to_string(format!("/proc/{}/limits", self.child.id())).unwrap()
     }
 
     /// The most memory it has held at once since its start, in octets (`VmHWM`).
@@ -137,6 +149,12 @@ fn port_of(line: &str, scheme: &str) -> Option<u16> {
 /// The scripted server on a port of 127.0.0.1, each of its connections on a thread, and its URL.
 pub(crate) fn scripted(manner: Manner) -> (Server, String) {
     let server = Server::fixture(manner);
+    let url = on_a_port(&server);
+    (server, url)
+}
+
+/// The same for a server that is there already; gives its URL.
+pub(crate) fn on_a_port(server: &Server) -> String {
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let url = format!("imap://{}", port.local_addr().unwrap());
     let serving = server.clone();
@@ -150,5 +168,5 @@ pub(crate) fn scripted(manner: Manner) -> (Server, String) {
             });
         }
     });
-    (server, url)
+    url
 }
