@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use crate::rows::Row;
+
 /// Measures popgate against Dovecot's POP3 before another IMAP server (the peer), against Dovecot's own POP3 with no
 /// translation (direct) and against IMAP itself (raw).
 #[derive(Parser)]
@@ -51,9 +53,10 @@ impl Choice {
         self.smoke
     }
 
-    /// Whether the row of this name is to be run.
-    pub(crate) fn wants(&self, row: &str) -> bool {
-        self.rows.is_empty() || self.rows.iter().any(|wanted| row.contains(wanted))
+    /// Whether the row is to be run.
+    pub(crate) fn wants(&self, row: &Row) -> bool {
+        let named = self.rows.iter().any(|wanted| row.name.contains(wanted));
+        named || self.rows.is_empty() && (self.full || !row.long)
     }
 
     /// How often each row is run.

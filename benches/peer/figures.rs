@@ -69,4 +69,5 @@ pub(crate) const FIGURES: &[Figure] = &[
     figure("top-near", "TOP n 0 of 2,000 near, 64 in flight", "msgs/s", Goal::Times(4.0)),
     figure("top-large", "TOP n 0 of 50 MB near, p50", "ms", Goal::AtMost(1.0)),
     figure("top-far", "TOP n 0 of 200 far, 64 in flight", "msgs/s", Goal::Times(45.0)),
+    figure("idle", "memory a session, 2,000 idle, no TLS", "KB", Goal::AtMost(16.0)),
 ];

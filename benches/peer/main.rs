@@ -12,6 +12,7 @@ use clap::Parser as _;
 
 use crate::{
     choice::Choice,
+    figures::COLD,
     rows::{ROWS, Round},
     scene::Scene,
     sheet::Sheet,
@@ -50,11 +51,11 @@ fn main() {
 
     let mut sheet = Sheet::default();
     let repetitions = choice.repetitions();
-    for row in ROWS.iter().filter(|row| choice.wants(row.name)) {
+    for row in ROWS.iter().filter(|row| choice.wants(row)) {
         for repetition in 0..repetitions {
             // Another one is the first each time.
             let targets = scene.targets.iter().cycle().skip(repetition as usize).take(scene.targets.len());
-            for target in targets {
+            for target in targets.filter(|target| row.cold || target.name != COLD) {
                 let begun = Instant::now();
                 (row.run)(&Round { scene: &scene, target, repetition, smoke: choice.smoke() }, &mut sheet);
                 let (all, this) = (begin.elapsed().as_secs(), begun.elapsed().as_secs_f64());

@@ -11,13 +11,20 @@ use std::{
 use crate::{
     choice::{Choice, Size},
     dovecot::{Dovecot, PASSWORD},
-    figures::POPGATE,
+    figures::{COLD, POPGATE},
     imap::Imap,
     mail::{self, Fingerprint},
     relay::Relay,
     rows::ROWS,
     support::serve::Popgate,
 };
+
+/// It names every key that there is.
+const MANUAL: &str = include_str!("../../config/popgate.toml");
+
+/// Keys that let something be kept from session to session, as the manual has them, and how each is switched off.
+const REMEMBERED: [(&str, &str); 2] =
+    [("\nlistings = ", "cache.listings=false"), ("\nwarm_ttl = ", "upstream.warm_ttl=0s")];
 
 /// What is measured against what.
 pub(crate) struct Target {
@@ -75,8 +82,16 @@ impl Scene {
         let place = |gate: &Popgate| Place { port: gate.port, gateway: Some(gate.id()) };
         let gates = ports.map(|port| Popgate::serve(&format!("imap://127.0.0.1:{port}"), &[]));
         target(POPGATE, [place(&gates[0]), place(&gates[1])], &line);
+        let mut gates = Vec::from(gates);
+        let off: Vec<_> =
+            REMEMBERED.iter().filter(|(key, _)| MANUAL.contains(key)).flat_map(|(_, off)| ["--set", off]).collect();
+        if !off.is_empty() {
+            let cold = ports.map(|port| Popgate::serve(&format!("imap://127.0.0.1:{port}"), &off));
+            target(COLD, [place(&cold[0]), place(&cold[1])], &line);
+            gates.extend(cold);
+        }
 
-        let running = (Vec::from(peers), Vec::from(gates));
+        let running = (Vec::from(peers), gates);
         Self { targets, mailboxes: BTreeMap::new(), upstream, strangers: AtomicU32::new(0), _running: running }
     }
 
@@ -133,6 +148,6 @@ pub(crate) fn mailboxes(choice: &Choice) -> Vec<(&'static str, Size)> {
         ("few", choice.size(200, 20_000)),
         ("huge", choice.size(100_000, 300)),
     ];
-    let needed = |user: &str| ROWS.iter().any(|row| row.mailbox == user && choice.wants(row.name));
+    let needed = |user: &str| ROWS.iter().any(|row| row.mailbox == user && choice.wants(row));
     all.into_iter().filter(|(user, _)| needed(user)).collect()
 }

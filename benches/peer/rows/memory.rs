@@ -44,3 +44,23 @@ pub(crate) fn growth(round: &Round<'_>, sheet: &mut Sheet) {
     });
     round.note(sheet, "growth", (peak - before) as f64 / 1e6);
 }
+
+/// Many clients have logged in and think: what a session holds.
+pub(crate) fn idle(round: &Round<'_>, sheet: &mut Sheet) {
+    let Some(gateway) = round.target.near.gateway else { return };
+    let mailbox = round.scene.mailbox("few");
+    let each = if round.smoke { 2 } else { 250 };
+    retr::open(round.target.near.port, mailbox).quit();
+    let before = consumption::memory(gateway);
+    let sessions: Vec<_> = thread::scope(|scope| {
+        let opening: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| (0..each).map(|_| retr::open(round.target.near.port, mailbox)).collect::<Vec<_>>()))
+            .collect();
+        opening.into_iter().flat_map(|opening| opening.join().unwrap()).collect()
+    });
+    let grown = consumption::memory(gateway).saturating_sub(before);
+    round.note(sheet, "idle", grown as f64 / 1e3 / sessions.len() as f64);
+    for pop3 in sessions {
+        pop3.quit();
+    }
+}

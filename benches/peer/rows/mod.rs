@@ -20,25 +20,34 @@ pub(crate) struct Row {
     pub(crate) name: &'static str,
     /// The mailbox that it is done in.
     pub(crate) mailbox: &'static str,
+    /// What is remembered from session to session matters here.
+    pub(crate) cold: bool,
+    /// Only in the full form, or where it is asked for by name.
+    pub(crate) long: bool,
     pub(crate) run: fn(&Round<'_>, &mut Sheet),
 }
 
 /// All kinds, in the order in which they are run.
 pub(crate) const ROWS: &[Row] = &[
-    Row { name: "large", mailbox: "large", run: retr::large },
-    Row { name: "growth", mailbox: "large", run: memory::growth },
-    Row { name: "many", mailbox: "many", run: retr::many },
-    Row { name: "few-far", mailbox: "few", run: retr::far },
-    Row { name: "poll-near", mailbox: "few", run: poll::near },
-    Row { name: "poll-far", mailbox: "few", run: poll::far },
-    Row { name: "huge-near", mailbox: "huge", run: poll::huge_near },
-    Row { name: "huge-far", mailbox: "huge", run: poll::huge_far },
-    Row { name: "delete-near", mailbox: "many", run: delete::near },
-    Row { name: "delete-far", mailbox: "few", run: delete::far },
-    Row { name: "top-large", mailbox: "large", run: top::large },
-    Row { name: "top-near", mailbox: "many", run: top::near },
-    Row { name: "top-far", mailbox: "few", run: top::far },
+    row("large", "large", retr::large),
+    row("growth", "large", memory::growth),
+    row("many", "many", retr::many),
+    row("few-far", "few", retr::far),
+    Row { cold: true, ..row("poll-near", "few", poll::near) },
+    Row { cold: true, ..row("poll-far", "few", poll::far) },
+    Row { cold: true, ..row("huge-near", "huge", poll::huge_near) },
+    Row { cold: true, ..row("huge-far", "huge", poll::huge_far) },
+    row("delete-near", "many", delete::near),
+    row("delete-far", "few", delete::far),
+    row("top-large", "large", top::large),
+    row("top-near", "many", top::near),
+    row("top-far", "few", top::far),
+    Row { long: true, ..row("idle", "few", memory::idle) },
 ];
+
+const fn row(name: &'static str, mailbox: &'static str, run: fn(&Round<'_>, &mut Sheet)) -> Row {
+    Row { name, mailbox, cold: false, long: false, run }
+}
 
 /// One time that a kind of work is done.
 pub(crate) struct Round<'a> {
