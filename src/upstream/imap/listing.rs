@@ -101,7 +101,7 @@ pub(super) async fn open(server: &Server, mut conn: Conn, access: Access) -> Res
         }
         Err(trouble) => return Err(trouble),
     };
-    let (mut messages, unlisted) = complete(&mut conn, &selected, sorted(rows)).await?;
+    let (mut messages, mut unlisted) = complete(&mut conn, &selected, sorted(rows)).await?;
     let trash = match listed {
         // A server that refuses to say where the trash is has none for us.
         None | Some(Err(Trouble::No(_) | Trouble::Bad(_))) => None,
@@ -109,8 +109,18 @@ pub(super) async fn open(server: &Server, mut conn: Conn, access: Access) -> Res
         Some(Err(trouble)) => return Err(trouble),
     };
     let (removal, deletion) = removal(server, &conn, trash.filter(|trash| !trash.is_empty()));
+    let mut expunged = conn.view.expunged;
+    let mut unwanted = hidden_by_flags(server, &mut conn, &removal).await?;
+    for _ in 0..ROUNDS {
+        if conn.view.expunged == expunged {
+            break;
+        }
+        // What was removed before the search was found by no flag, and may be what was hidden from clients so far.
+        (messages, unlisted) = complete(&mut conn, &selected, messages).await?;
+        expunged = conn.view.expunged;
+        unwanted = hidden_by_flags(server, &mut conn, &removal).await?;
+    }
     let mut hidden = unlisted.clone();
-    let unwanted = hidden_by_flags(server, &mut conn, &removal).await?;
     messages.retain(|message| {
         let shown = unwanted.binary_search(&message.uid).is_err();
         hidden.extend((!shown).then_some(message.uid));
