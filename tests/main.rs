@@ -22,6 +22,7 @@ mod servers;
 mod sessions;
 mod starttls;
 mod support;
+mod swarm;
 mod tls;
 mod transcripts;
 mod upstream;

@@ -28,8 +28,10 @@ struct Delivery {
     at: u64,
     /// When another actor began to remove it.
     removed: Option<u64>,
-    /// When a QUIT that may delete it was first sent.
-    risked: Option<u64>,
+    /// When QUITs that may delete it were sent, and in which sessions.
+    risked: BTreeMap<usize, u64>,
+    /// Another actor has flagged it so that it need not be listed.
+    hidden: bool,
     /// When a QUIT that deletes it was answered `+OK`.
     confirmed: Option<u64>,
 }
@@ -46,7 +48,10 @@ struct Session {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Quit {
     Done,
+    /// With `-ERR`: some may be gone.
     Refused,
+    /// With `-ERR` and the promise that nothing was deleted.
+    Nothing,
     Unanswered,
 }
 
@@ -69,6 +74,8 @@ pub(crate) enum Kind {
     Unlisted,
     /// Said to be gone by nobody's doing.
     FalselyGone,
+    /// Said to be the password's fault.
+    FalselyDenied,
     /// A client that comes to no end although nothing is wrong any more.
     Stuck,
 }
@@ -88,7 +95,15 @@ impl History {
     /// A message arrives; `shown` is what RETR must make of it.
     pub(crate) fn delivered(&mut self, id: u64, user: &str, shown: Vec<u8>) {
         let at = self.tick();
-        let delivery = Delivery { user: user.into(), shown, at, removed: None, risked: None, confirmed: None };
+        let delivery = Delivery {
+            user: user.into(),
+            shown,
+            at,
+            removed: None,
+            risked: BTreeMap::new(),
+            hidden: false,
+            confirmed: None,
+        };
         let before = self.messages.insert(id, delivery);
         assert!(before.is_none(), "message {id} is delivered twice: the ids of a history are unique");
     }
@@ -122,7 +137,6 @@ impl History {
 
     /// UIDL was answered to its final dot. The ids of the messages in the order of their numbers; 0 is none.
     pub(crate) fn listed(&mut self, session: SessionId, unique_ids: &[&str]) -> Vec<u64> {
-        let now = self.tick();
         let Session { user, began, .. } = &self.sessions[session.0];
         let (user, began) = (user.clone(), *began);
         let mut ids = Vec::new();
@@ -142,7 +156,7 @@ impl History {
             ids.push(id);
         }
         for (id, message) in self.messages.iter().filter(|(_, message)| message.user == user && message.at < began) {
-            let may_be_gone = message.removed.or(message.risked).is_some_and(|gone| gone < now);
+            let may_be_gone = message.removed.is_some() || !message.risked.is_empty() || message.hidden;
             if !may_be_gone && !ids.contains(id) {
                 found.push((Kind::Unlisted, format!("{id} of {user} is there and not in a listing")));
             }
@@ -166,10 +180,29 @@ impl History {
         self.find(kind, what);
     }
 
+    /// TOP was answered to its final dot: with the beginning of a message that ends with a line.
+    pub(crate) fn peeked(&mut self, session: SessionId, id: u64, octets: &[u8]) {
+        let user = &self.sessions[session.0].user;
+        let begins = |message: &Delivery| message.user == *user && message.shown.starts_with(octets);
+        if !(self.messages.get(&id).is_some_and(begins) && octets.ends_with(b"\r\n")) {
+            self.fetched(session, id, octets);
+        }
+    }
+
+    /// A client with the right password was told that it is wrong.
+    pub(crate) fn accused(&mut self, session: SessionId, reply: &str) {
+        self.find(Kind::FalselyDenied, format!("{} was told: {reply}", self.sessions[session.0].user));
+    }
+
+    /// Another actor has flagged a message `\Deleted` where such messages are not shown.
+    pub(crate) fn hidden(&mut self, id: u64) {
+        self.messages.get_mut(&id).unwrap().hidden = true;
+    }
+
     /// A client was told that a message has been removed by another.
     pub(crate) fn told_gone(&mut self, session: SessionId, id: u64) {
         let message = self.messages.get(&id);
-        if message.is_some_and(|message| message.removed.is_none() && message.risked.is_none()) {
+        if message.is_some_and(|message| message.removed.is_none() && message.risked.is_empty()) {
             let user = &self.sessions[session.0].user;
             self.find(Kind::FalselyGone, format!("{user} was told that {id} is gone"));
         }
@@ -178,6 +211,14 @@ impl History {
     /// DELE was answered `+OK`, or not at all.
     pub(crate) fn deleted(&mut self, session: SessionId, id: u64) {
         self.sessions[session.0].deleted.insert(id);
+    }
+
+    /// DELE was refused after all: in a pipeline the answer comes behind QUIT.
+    pub(crate) fn refused(&mut self, session: SessionId, id: u64) {
+        self.sessions[session.0].deleted.remove(&id);
+        if let Some(message) = self.messages.get_mut(&id) {
+            message.risked.remove(&session.0);
+        }
     }
 
     /// RSET was answered `+OK`.
@@ -191,7 +232,7 @@ impl History {
         self.sessions[session.0].quit = true;
         for id in &self.sessions[session.0].deleted {
             if let Some(message) = self.messages.get_mut(id) {
-                message.risked.get_or_insert(now);
+                message.risked.insert(session.0, now);
             }
         }
     }
@@ -201,10 +242,11 @@ impl History {
         let now = self.tick();
         assert!(self.sessions[session.0].quit, "an answer to no QUIT");
         for id in &self.sessions[session.0].deleted {
-            if let Some(message) = self.messages.get_mut(id)
-                && answer == Quit::Done
-            {
-                message.confirmed.get_or_insert(now);
+            let Some(message) = self.messages.get_mut(id) else { continue };
+            match answer {
+                Quit::Done => _ = message.confirmed.get_or_insert(now),
+                Quit::Nothing => _ = message.risked.remove(&session.0),
+                Quit::Refused | Quit::Unanswered => {}
             }
         }
     }
@@ -216,7 +258,8 @@ impl History {
 
     /// How many messages were confirmed as deleted, and how many may be without a confirmation.
     pub(crate) fn deletions(&self) -> (usize, usize) {
-        let risked = self.messages.values().filter(|message| message.risked.is_some()).count();
+        let risked =
+            self.messages.values().filter(|message| !message.risked.is_empty() || message.confirmed.is_some()).count();
         let confirmed = self.messages.values().filter(|message| message.confirmed.is_some()).count();
         (confirmed, risked - confirmed)
     }
@@ -239,7 +282,7 @@ impl History {
                 true if message.confirmed.is_some() => {
                     found.push((Kind::Zombie, format!("{id} of {user} was deleted with +OK and is there")));
                 }
-                false if message.risked.is_none() && message.removed.is_none() => {
+                false if message.risked.is_empty() && message.removed.is_none() => {
                     found.push((Kind::Lost, format!("{id} of {user} is gone and nobody asked for it")));
                 }
                 _ => {}
@@ -340,6 +383,15 @@ mod tests {
         };
         assert_eq!(found(late, &[1, 3]), [Kind::Lost]);
         assert_eq!(found(|history, _| history.removed(2), &[1, 3]), []);
+        // A promise, and a DELE that was refused behind the QUIT.
+        assert_eq!(found(|history, tim| quit(history, tim, &[2], Quit::Nothing), &[1, 3]), [Kind::Lost]);
+        let refused = |history: &mut History, tim| {
+            history.deleted(tim, 2);
+            history.quitting(tim);
+            history.refused(tim, 2);
+            history.quit(tim, Quit::Done);
+        };
+        assert_eq!(found(refused, &[1, 3]), [Kind::Lost]);
         for answer in [Quit::Refused, Quit::Unanswered] {
             for left in [&[1, 2, 3][..], &[1, 3]] {
                 assert_eq!(found(|history, tim| quit(history, tim, &[2], answer), left), [], "{answer:?}");
@@ -376,6 +428,11 @@ mod tests {
         for octets in [&shown(1)[..10], b"", &shown(2), &[shown(1), shown(1)].concat()] {
             assert_eq!(found(|history, tim| history.fetched(tim, 1, octets), &[1, 2, 3]), [Kind::Truncated]);
         }
+        for (octets, kinds) in
+            [(&shown(1)[..9], &[][..]), (&shown(1)[..10], &[Kind::Truncated]), (&shown(2), &[Kind::Truncated])]
+        {
+            assert_eq!(found(|history, tim| history.peeked(tim, 1, octets), &[1, 2, 3]), kinds);
+        }
     }
 
     #[test]
@@ -409,6 +466,12 @@ mod tests {
             history.listed(tim, &["u2", "u3"]);
         };
         assert_eq!(found(new, &[2, 3, 7]), []);
+        let hidden = |history: &mut History, tim| {
+            history.hidden(1);
+            history.listed(tim, &["u2", "u3"]);
+        };
+        assert_eq!(found(hidden, &[1, 2, 3]), []);
+        assert_eq!(found(hidden, &[2, 3]), [Kind::Lost]);
     }
 
     #[test]
@@ -419,6 +482,11 @@ mod tests {
             history.told_gone(tim, 2);
         };
         assert_eq!(found(gone, &[1, 3]), []);
+    }
+
+    #[test]
+    fn falsely_denied() {
+        assert_eq!(found(|history, tim| history.accused(tim, "-ERR [AUTH]"), &[1, 2, 3]), [Kind::FalselyDenied]);
     }
 
     #[test]

@@ -115,6 +115,10 @@ struct State {
     received: Vec<Received>,
     /// How often each deviation's command came.
     seen: Vec<usize>,
+    /// How often each deviation struck.
+    struck: Vec<usize>,
+    /// Nothing deviates any more.
+    healed: bool,
 }
 
 /// A command as it was received.
@@ -160,7 +164,8 @@ impl Manner {
 impl Server {
     pub(crate) fn new(manner: Manner, accounts: Vec<Account>) -> Self {
         let seen = vec![0; manner.deviations.len()];
-        let state = State { accounts, connections: 0, received: Vec::new(), seen };
+        let struck = seen.clone();
+        let state = State { accounts, connections: 0, received: Vec::new(), seen, struck, healed: false };
         Self { manner: Arc::new(manner), state: Arc::new(Mutex::new(state)) }
     }
 
@@ -197,6 +202,16 @@ impl Server {
         self.state().connections
     }
 
+    /// From now on every reply is true.
+    pub(crate) fn heal(&self) {
+        self.state().healed = true;
+    }
+
+    /// How often each deviation of the manner struck.
+    pub(crate) fn struck(&self) -> Vec<usize> {
+        self.state().struck.clone()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
@@ -204,12 +219,17 @@ impl Server {
     /// What deviates for this command; counts it.
     fn deviation(&self, text: &str) -> Option<What> {
         let mut state = self.state();
+        if state.healed {
+            return None;
+        }
+        let State { seen, struck, .. } = &mut *state;
         let mut found = None;
-        for (deviation, seen) in self.manner.deviations.iter().zip(&mut state.seen) {
+        for (deviation, (seen, struck)) in self.manner.deviations.iter().zip(seen.iter_mut().zip(struck)) {
             let begins = text.get(..deviation.on.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(&deviation.on));
             *seen += usize::from(begins);
             if begins && found.is_none() && (deviation.nth == 0 || deviation.nth == *seen) {
                 found = Some(deviation.what.clone());
+                *struck += 1;
             }
         }
         found

@@ -45,6 +45,7 @@ struct Selected {
     name: String,
     /// The UIDs in the order of sequence numbers.
     uids: Vec<u32>,
+    uid_validity: Option<u32>,
     read_only: bool,
 }
 
@@ -159,6 +160,12 @@ impl Session<'_> {
             act(&mut self.server.state().accounts[account]);
         }
         let mut reply = Reply::default();
+        if self.change(|mailbox, selected| mailbox.uid_validity != selected.uid_validity) == Some(true) {
+            // UIDs mean what they meant as long as the mailbox is selected (RFC 3501 §2.3.1.1).
+            reply.deviate(&What::Bye("the mailbox was built anew".into()), &command.tag);
+            self.at_end = true;
+            return Ok(reply);
+        }
         let bodies = match &deviation {
             Some(What::Literal(by)) => Bodies { literal: *by, ..Bodies::default() },
             Some(What::Body(text)) => Bodies { instead: Some(text), ..Bodies::default() },
@@ -352,7 +359,12 @@ impl Session<'_> {
             reply.say(format!("* OK [UIDNEXT {}] next\r\n", mailbox.uid_next));
         }
         let read_only = examine || mailbox.read_only;
-        self.selected = Some(Selected { name: mailbox.name.clone(), uids: mailbox.uids(), read_only });
+        self.selected = Some(Selected {
+            name: mailbox.name.clone(),
+            uids: mailbox.uids(),
+            uid_validity: mailbox.uid_validity,
+            read_only,
+        });
         Ok(if read_only { "[READ-ONLY] opened".into() } else { "[READ-WRITE] opened".into() })
     }
 

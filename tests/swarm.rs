@@ -1,0 +1,165 @@
+//! Many clients at once, a server with faults drawn by lot, and another program in the same mailboxes: what nobody has
+//! thought of. Each seed is a world of its own and plays the same every time. No mail may be lost, come back, be cut or be
+//! shown to others, whatever happens, and when faults stop everybody gets what there is.
+//!
+//! `SWARM_SESSIONS=1000000` runs so many sessions, from `SWARM_FROM` on; `SWARM_SEED` plays one seed and shows what is wrong
+//! in it.
+
+mod actor;
+mod chance;
+mod client;
+mod plan;
+mod trace;
+mod world;
+
+use std::{
+    env, fmt,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::Instant,
+};
+
+use self::world::{Counts, Outcome, run};
+
+/// A number from the environment.
+fn number(name: &str) -> Option<u64> {
+    Some(env::var(name).ok()?.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+/// Sums over many simulations.
+#[derive(Default)]
+struct Sums {
+    seeds: u64,
+    twice: u64,
+    counts: Counts,
+    /// Seeds that went wrong, and how.
+    wrong: Vec<(u64, Vec<String>)>,
+}
+
+impl Sums {
+    fn add(&mut self, seed: u64, outcome: Outcome, again: Option<u64>) {
+        self.seeds += 1;
+        self.twice += u64::from(again.is_some());
+        let mut wrong: Vec<String> = outcome.findings.iter().map(ToString::to_string).collect();
+        if again.is_some_and(|again| again != outcome.hash) {
+            wrong.push("played differently the second time".into());
+        }
+        if !wrong.is_empty() {
+            self.wrong.push((seed, wrong));
+        }
+        self.counts.add(outcome.counts);
+    }
+}
+
+impl Counts {
+    fn add(&mut self, more: Self) {
+        self.sessions += more.sessions;
+        self.logins += more.logins;
+        self.fetches += more.fetches;
+        self.peeks += more.peeks;
+        self.deliveries += more.deliveries;
+        self.confirmed += more.confirmed;
+        self.possible += more.possible;
+        self.connections += more.connections;
+        for (name, times) in more.faults {
+            *self.faults.entry(name).or_default() += times;
+        }
+    }
+}
+
+impl fmt::Display for Sums {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { sessions, logins, fetches, peeks, deliveries, confirmed, possible, connections, faults } =
+            &self.counts;
+        let twice = self.twice;
+        for (name, count) in [
+            ("worlds", &self.seeds),
+            ("… played twice", &twice),
+            ("POP3 sessions", sessions),
+            ("… that logged in", logins),
+            ("IMAP connections", connections),
+            ("messages delivered", deliveries),
+            ("messages retrieved whole", fetches),
+            ("TOP answered", peeks),
+            ("deletions confirmed", confirmed),
+            ("… of unknown outcome", possible),
+        ] {
+            writeln!(f, "{count:>10}  {name}")?;
+        }
+        for (name, times) in faults {
+            writeln!(f, "{times:>10}  fault: {name}")?;
+        }
+        write!(f, "{:>10}  worlds that went wrong", self.wrong.len())
+    }
+}
+
+#[test]
+fn no_mail_is_lost_cut_or_shown_to_others() {
+    if let Some(seed) = number("SWARM_SEED") {
+        return replay(seed);
+    }
+    let sessions = number("SWARM_SESSIONS");
+    let first = number("SWARM_FROM").unwrap_or(1);
+    let next = AtomicU64::new(first);
+    let enough = AtomicBool::new(false);
+    let sums = Mutex::new(Sums::default());
+    let threads = if sessions.is_some() { thread::available_parallelism().map_or(1, usize::from) } else { 1 };
+    let began = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while !enough.load(Relaxed) {
+                    let seed = next.fetch_add(1, Relaxed);
+                    let outcome = run(seed, false);
+                    // In a long run every tenth is enough to see that chance is the seed's alone.
+                    let again = (sessions.is_none() || seed.is_multiple_of(10)).then(|| run(seed, false).hash);
+                    let mut sums = sums.lock().unwrap();
+                    sums.add(seed, outcome, again);
+                    let done = sums.counts.sessions >= sessions.unwrap_or(SESSIONS) || sums.wrong.len() >= 20;
+                    enough.fetch_or(done, Relaxed);
+                }
+            });
+        }
+    });
+    let sums = sums.into_inner().unwrap();
+    let seconds = began.elapsed().as_secs();
+    report(&format!("seeds {first} to {}, {seconds} s\n{sums}", next.into_inner() - 1));
+    let mut wrong = sums.wrong;
+    wrong.sort();
+    for (seed, what) in &wrong {
+        report(&format!("{}\n  {}", command(*seed), what.join("\n  ")));
+    }
+    assert!(wrong.is_empty(), "{} worlds went wrong; replay: {}", wrong.len(), command(wrong[0].0));
+}
+
+/// Plays one seed twice, and shows the whole trace if something is wrong.
+fn replay(seed: u64) {
+    let (outcome, again) = (run(seed, true), run(seed, true));
+    let mut sums = Sums::default();
+    let (text, other) = (outcome.text.clone(), again.text);
+    sums.add(seed, outcome, Some(again.hash));
+    report(&sums.to_string());
+    let Some((_, what)) = sums.wrong.first() else { return };
+    report(&text);
+    if text != other {
+        let differs = text.lines().zip(other.lines()).find(|(one, two)| one != two);
+        report(&format!("the second time: {differs:?}"));
+    }
+    panic!("seed {seed}:\n{}", what.join("\n"));
+}
+
+/// The command that plays a seed again.
+fn command(seed: u64) -> String {
+    format!("SWARM_SEED={seed} cargo test --locked --test main swarm -- --nocapture")
+}
+
+#[allow(clippy::print_stdout, reason = "what a long run was is to be read")]
+fn report(text: &str) {
+    println!("{text}");
+}
+
+/// As many as an ordinary run of all tests has time for.
+const SESSIONS: u64 = 2_000;
