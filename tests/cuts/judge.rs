@@ -15,6 +15,7 @@ use super::{
 };
 use crate::support::{
     chat::{stuffed, top},
+    checker::{Finding, History, Quit},
     faulty::{Fault, Tape, Towards, garbled},
     script::Message,
 };
@@ -120,7 +121,12 @@ pub(super) fn lies(recording: &Recording, cut: Cut, recorded: &Played, played: &
         }
     }
     judge.mailbox(quit);
-    judge.lies
+    let mut lies = judge.lies;
+    // An octet that was changed within a message is part of it, see above.
+    if !cut.plan.fault.alters() {
+        lies.extend(history(recording, played, &exchanges).into_iter().map(|finding| format!("{finding:?}")));
+    }
+    lies
 }
 
 /// What follows from knowing how the session goes if nothing happens.
@@ -161,6 +167,47 @@ fn against_the_recording(cut: Cut, recorded: &Played, played: &Played, exchanges
         }
     }
     lies
+}
+
+/// The same session, told to the judge of all runs.
+fn history(recording: &Recording, played: &Played, exchanges: &[Exchange]) -> Vec<Finding> {
+    let mut history = History::default();
+    let uids = || recording.account.mailboxes[0].messages.iter().map(|message| u64::from(message.uid));
+    for (uid, (_, shown)) in uids().zip(&recording.contents) {
+        history.delivered(uid, "tim", shown.clone());
+        history.named(uid, &format!("{uid:08x}00000064"));
+    }
+    if let Some(uid) = recording.expunged {
+        history.removed(uid.into());
+    }
+    let session = history.began("tim");
+    let id = |exchange: &Exchange, name| exchange.number(name).and_then(|index| uids().nth(index));
+    for exchange in exchanges {
+        let (Some(reply), whole) = (&exchange.reply, exchange.is_complete()) else { break };
+        if let (Some(uid), Some(body), true) = (id(exchange, "RETR"), &exchange.body, whole) {
+            history.fetched(session, uid, &body.octets);
+        } else if let (Some(uid), true) = (id(exchange, "RETR"), reply.ends_with("removed by another client")) {
+            history.told_gone(session, uid);
+        } else if let (Some(uid), true) = (id(exchange, "DELE"), exchange.is_ok()) {
+            history.deleted(session, uid);
+        } else if exchange.is("RSET") && exchange.is_ok() {
+            history.reset(session);
+        }
+        if !whole {
+            break;
+        }
+    }
+    if let Some(quit) = exchanges.iter().find(|exchange| exchange.is("QUIT")) {
+        history.quitting(session);
+        let answer = match &quit.reply {
+            Some(reply) if reply.starts_with("+OK") && !recording.keeps => Quit::Done,
+            Some(_) => Quit::Refused,
+            None => Quit::Unanswered,
+        };
+        history.quit(session, answer);
+    }
+    let left = played.inbox.iter().filter(|message| !is_hidden(message)).map(|message| u64::from(message.uid));
+    history.check(&[("tim", left.filter(|left| uids().any(|uid| uid == *left)).collect())])
 }
 
 struct Judge<'a> {
@@ -306,7 +353,8 @@ impl Judge<'_> {
                 self.lies.push(format!("+OK to QUIT, but {uid} is still there"));
             }
             // A client that leaves behind its QUIT has asked nevertheless.
-            if there && asked && self.cut.leg == Leg::Client && !self.recording.keeps {
+            let done_anyway = self.cut.leg == Leg::Client && !self.recording.keeps && !self.recording.tls;
+            if there && asked && done_anyway {
                 self.lies.push(format!("QUIT was read and everything answered before, but {uid} is still there"));
             }
             let now = self.played.inbox.iter().find(|now| now.uid == uid);

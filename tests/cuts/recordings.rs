@@ -26,6 +26,8 @@ pub(super) struct Recording {
     pub(super) keeps: bool,
     /// What another client expunges meanwhile.
     pub(super) expunged: Option<u32>,
+    /// Both lines are TLS from the first octet on.
+    pub(super) tls: bool,
 }
 
 impl Recording {
@@ -33,7 +35,7 @@ impl Recording {
         let account = account(&[120, 200, 300]);
         let manner = Manner::default();
         let contents = contents(&account);
-        Self { name, script, manner, account, contents, change: |_, _| {}, keeps: false, expunged: None }
+        Self { name, script, manner, account, contents, change: |_, _| {}, keeps: false, expunged: None, tls: false }
     }
 
     fn manner(self, manner: Manner) -> Self {
@@ -94,6 +96,12 @@ fn account(octets: &[u64]) -> Account {
 fn contents(account: &Account) -> Vec<(Vec<u8>, Vec<u8>)> {
     let octets = account.mailboxes[0].messages.iter().map(|message| message.content.octets());
     octets.map(|octets| (octets.clone(), stuffed(&octets))).collect()
+}
+
+/// What is cut by TLS records.
+pub(super) fn over_tls() -> Recording {
+    let script = "USER tim\nPASS sec ret\nUIDL\nRETR 1\nRETR 2 | DELE 1 | DELE 3\nQUIT";
+    Recording { tls: true, ..Recording::new("over TLS", script).holding(&[120, 70_000, 300]) }
 }
 
 /// All of them.

@@ -3,15 +3,19 @@
 use std::{
     io,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
 
-use popgate::net::{Dial, Endpoint, Pending, Wire};
+use popgate::{
+    net::{Accept, Dial, Endpoint, Pending, Wire, tls::Acceptor},
+    upstream::imap::Security,
+};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream},
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
 
@@ -19,7 +23,8 @@ use super::recordings::Recording;
 use crate::support::{
     faulty::{Faulty, Plan, Tape},
     gate::Gate,
-    script::{Manner, Message, Order, Server},
+    script::{Line, Manner, Message, Order, Server},
+    tls,
 };
 
 /// Which line goes wrong.
@@ -42,6 +47,8 @@ pub(super) struct Cut {
 /// How a session went.
 pub(super) struct Played {
     pub(super) client: Tape,
+    /// The same line below TLS; the same as `client` if there is none.
+    pub(super) client_wire: Tape,
     /// In the order in which they were made.
     pub(super) upstream: Vec<Tape>,
     /// What was in the mailbox at the end.
@@ -56,11 +63,16 @@ pub(super) struct Played {
 /// Plays a session with a server that answers in this order; then a second one, on good lines.
 pub(super) async fn play(recording: &Recording, order: Order, cut: Option<Cut>) -> Played {
     let server = Server::new(Manner { order, ..recording.manner.clone() }, vec![recording.account.clone()]);
-    let way = Arc::new(Way::new(server.clone(), cut));
-    let mut gate = Gate::with(way.clone(), &recording.change);
+    let way = Arc::new(Way::new(server.clone(), cut, recording.tls));
+    let mut gate = Gate::with(way.clone(), &|upstream, maildrops| {
+        (recording.change)(upstream, maildrops);
+        if recording.tls {
+            upstream.security = Security::Implicit;
+        }
+    });
     gate.capacity = ROOM;
     let begun = Instant::now();
-    let client = converse(&gate, recording, cut).await;
+    let (client, client_wire) = converse(&gate, recording, cut).await;
     let lasted = begun.elapsed();
     // What was sent to the server before the end may still be carried out.
     sleep(Duration::from_secs(1)).await;
@@ -72,24 +84,48 @@ pub(super) async fn play(recording: &Recording, order: Order, cut: Option<Cut>) 
     // Whatever keeps clients away from a server that was gone must have let go by then.
     sleep(Duration::from_secs(60)).await;
     let second = super::second::session(&gate, &server, recording, &client).await;
-    Played { client, upstream, inbox, trash, second, lasted }
+    Played { client, client_wire, upstream, inbox, trash, second, lasted }
 }
 
-/// The client's side of the first session.
-async fn converse(gate: &Gate, recording: &Recording, cut: Option<Cut>) -> Tape {
+/// The client's side of the first session; its line, and the same below TLS.
+async fn converse(gate: &Gate, recording: &Recording, cut: Option<Cut>) -> (Tape, Tape) {
     let (near, far) = tokio::io::duplex(ROOM);
     let plan = cut.filter(|cut| cut.leg == Leg::Client).map(|cut| cut.plan);
-    let (near, tape) = Faulty::new(near, plan);
-    let session = tokio::spawn(gate.over(Box::new(near)));
-    let mut line = BufReader::new(far);
+    let (near, wire) = Faulty::new(near, plan);
+    if !recording.tls {
+        talk(recording, far, tokio::spawn(gate.over(Box::new(near)))).await;
+        let tape = wire.lock().unwrap().clone();
+        return (tape.clone(), tape);
+    }
+    let (handshake, far) = tokio::join!(
+        timeout(HANDSHAKE, acceptor().accept(Box::new(near))),
+        timeout(HANDSHAKE, tls::connect(Box::new(far)))
+    );
+    let mut tape = Tape::default();
+    if let (Ok(Ok(near)), Ok(Ok(far))) = (handshake, far) {
+        let (near, plain) = Faulty::new(near, None);
+        talk(recording, far, tokio::spawn(gate.over(Box::new(near)))).await;
+        tape = plain.lock().unwrap().clone();
+    }
+    let wire = wire.lock().unwrap().clone();
+    (tape, wire)
+}
+
+fn acceptor() -> &'static Acceptor {
+    static ACCEPTOR: OnceLock<Acceptor> = OnceLock::new();
+    ACCEPTOR.get_or_init(|| Acceptor::load(&tls::identity().certificate, &tls::identity().key).unwrap())
+}
+
+/// The client says what it has to say, hangs up, and waits for popgate to be done.
+async fn talk(recording: &Recording, line: impl Line, session: JoinHandle<()>) {
+    let mut line = BufReader::new(line);
     let _ = say_all(&mut line, recording.script).await;
     drop(line);
     timeout(LONGEST, session).await.expect("the session goes on for ever").expect("the session panicked");
-    tape.lock().unwrap().clone()
 }
 
 /// Says what the script says, reading every reply to its end. `None`: popgate has hung up, or says nothing any more.
-async fn say_all(line: &mut BufReader<DuplexStream>, script: &str) -> Option<()> {
+async fn say_all(line: &mut BufReader<impl Line>, script: &str) -> Option<()> {
     hear(line).await?;
     for step in script.split('\n') {
         let said = step.replace(" | ", "\r\n") + "\r\n";
@@ -107,7 +143,7 @@ async fn say_all(line: &mut BufReader<DuplexStream>, script: &str) -> Option<()>
     Some(())
 }
 
-async fn hear(line: &mut BufReader<DuplexStream>) -> Option<Vec<u8>> {
+async fn hear(line: &mut BufReader<impl Line>) -> Option<Vec<u8>> {
     let mut heard = Vec::new();
     let read = timeout(PATIENCE, line.read_until(b'\n', &mut heard)).await;
     (matches!(read, Ok(Ok(_))) && heard.ends_with(b"\n")).then_some(heard)
@@ -127,6 +163,7 @@ pub(super) fn has_body(command: &str) -> bool {
 struct Way {
     server: Server,
     cut: Option<Cut>,
+    tls: bool,
     lines: AtomicUsize,
     /// Nothing goes wrong any more.
     is_good: AtomicBool,
@@ -134,8 +171,8 @@ struct Way {
 }
 
 impl Way {
-    fn new(server: Server, cut: Option<Cut>) -> Self {
-        Self { server, cut, lines: AtomicUsize::new(0), is_good: AtomicBool::new(false), tapes: Mutex::default() }
+    fn new(server: Server, cut: Option<Cut>, tls: bool) -> Self {
+        Self { server, cut, tls, lines: AtomicUsize::new(0), is_good: AtomicBool::new(false), tapes: Mutex::default() }
     }
 
     /// Whether the fault has happened that no other line survives.
@@ -157,13 +194,22 @@ impl Dial for Way {
         let (near, tape) = Faulty::new(near, plan.map(|cut| cut.plan));
         self.tapes.lock().unwrap().push(tape);
         let server = if is_good { self.server.behaving() } else { self.server.clone() };
-        tokio::spawn(async move { server.serve(far).await });
+        let tls = self.tls;
+        tokio::spawn(async move {
+            match tls {
+                true => server.serve(tls::accept(Box::new(far)).await?).await,
+                false => server.serve(far).await,
+            }
+        });
         Box::pin(async { Ok(Box::new(near) as Box<dyn Wire>) })
     }
 }
 
 /// Room for everything that the recordings say, so that nobody waits but for what a fault keeps back.
 const ROOM: usize = 131_072;
+
+/// How long TLS may take to begin.
+const HANDSHAKE: Duration = Duration::from_secs(30);
 
 /// How long a client waits for a line before it hangs up.
 const PATIENCE: Duration = Duration::from_secs(300);

@@ -11,7 +11,7 @@ use std::{
 
 use popgate::net::Wire;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Sleep, sleep},
 };
 
@@ -84,9 +84,9 @@ pub(crate) struct Tape {
 }
 
 /// popgate's end of a line.
-pub(crate) struct Faulty {
+pub(crate) struct Faulty<L> {
     /// `None` when it is broken.
-    line: Option<DuplexStream>,
+    line: Option<L>,
     plan: Option<Plan>,
     ruler: Ruler,
     /// Read from the peer, and not yet by popgate.
@@ -101,9 +101,9 @@ pub(crate) struct Faulty {
     tape: Arc<Mutex<Tape>>,
 }
 
-impl Faulty {
+impl<L: Wire> Faulty<L> {
     /// This end of a line, to be used by popgate; `None` for a plan makes it a good one.
-    pub(crate) fn new(line: DuplexStream, plan: Option<Plan>) -> (Self, Arc<Mutex<Tape>>) {
+    pub(crate) fn new(line: L, plan: Option<Plan>) -> (Self, Arc<Mutex<Tape>>) {
         let tape = Arc::<Mutex<Tape>>::default();
         let plain = plan.is_some_and(|plan| matches!(plan.place, Place::Octet(_)));
         let faulty = Self {
@@ -180,12 +180,12 @@ impl Faulty {
         Poll::Ready(())
     }
 
-    fn line(&mut self) -> io::Result<Pin<&mut DuplexStream>> {
+    fn line(&mut self) -> io::Result<Pin<&mut L>> {
         self.line.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::ConnectionReset.into())
     }
 }
 
-impl AsyncRead for Faulty {
+impl<L: Wire> AsyncRead for Faulty<L> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.plan(Towards::Peer).is_some() {
@@ -236,7 +236,7 @@ impl AsyncRead for Faulty {
     }
 }
 
-impl AsyncWrite for Faulty {
+impl<L: Wire> AsyncWrite for Faulty<L> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let Some(plan) = this.plan(Towards::Peer) else {
@@ -294,14 +294,16 @@ impl AsyncWrite for Faulty {
     }
 }
 
-impl Wire for Faulty {
+impl<L: Wire> Wire for Faulty<L> {
     fn abort(&mut self) {
         self.tape.lock().unwrap().aborted = true;
-        self.line = None;
+        if let Some(mut line) = self.line.take() {
+            line.abort();
+        }
     }
 }
 
-impl fmt::Debug for Faulty {
+impl<L> fmt::Debug for Faulty<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Faulty").field("plan", &self.plan).finish_non_exhaustive()
     }
