@@ -105,6 +105,19 @@ impl Client {
         if self.out.len() >= ENOUGH { self.flush().await } else { Ok(()) }
     }
 
+    /// Collects what `compose` appends, whose end is near.
+    pub(super) fn collect(&mut self, compose: impl FnOnce(&mut Vec<u8>)) {
+        compose(&mut self.out);
+    }
+
+    /// A reply is complete. It is sent, unless the client has said more already and would be woken for each of many.
+    pub(super) async fn pause(&mut self) -> Result<(), End> {
+        if self.out.len() < PLENTY && memchr::memchr(b'\n', self.lines.waiting()).is_some() {
+            return Ok(());
+        }
+        self.flush().await
+    }
+
     /// Where the next octet will stand.
     pub(super) fn mark(&self) -> Mark {
         Mark(self.handed_over + self.out.len() as u64)
@@ -254,6 +267,9 @@ const ENOUGH: usize = 16 * 1024;
 
 /// A client that has not gone on within this time is thinking.
 const SOON: Duration = Duration::from_secs(1);
+
+/// So much is sent even if more is to follow at once.
+const PLENTY: usize = 64 * 1024;
 
 /// What is kept while the client thinks.
 const THINKING: usize = 1024;

@@ -38,6 +38,10 @@ pub(super) async fn send<M: Mailbox>(
 ) -> Result<Delivery, End> {
     let certain = std::iter::once(wanted).chain(sending.certain(client.waiting()));
     mailbox.ahead(certain.map(piece), sending.likely().map(piece));
+    if !mailbox.is_here(piece(wanted)) {
+        // What the client is owed goes out before a wait.
+        client.flush().await?;
+    }
     let begin = client.mark();
     let transfer = Transfer::new(client, sending, wanted);
     let outcome = match piece(wanted).window {
@@ -165,7 +169,7 @@ impl<'a> Transfer<'a> {
             let count = self.top.as_mut().map_or(chunk.len(), |top| top.push(chunk));
             self.cut |= count < chunk.len();
             let stuffer = &mut self.stuffer;
-            self.client.write(|out| stuffer.push(&chunk[..count], out)).await?;
+            self.client.collect(|out| stuffer.push(&chunk[..count], out));
             // What came is passed on before the next is awaited: the upstream may be slow, and a client that hears nothing
             // for a minute gives up. The end of the message goes together with its dot.
             if came < body.octets() {
@@ -183,8 +187,8 @@ impl<'a> Transfer<'a> {
     async fn finish(self, ended: bool) -> Result<Delivery, Broken> {
         let octets = self.stuffer.octets();
         let (stuffer, client) = (self.stuffer, self.client);
-        client.write(|out| stuffer.finish(out)).await?;
-        client.flush().await?;
+        client.collect(|out| stuffer.finish(out));
+        client.pause().await?;
         Ok(Delivery::Sent { whole: ended && !self.cut, octets })
     }
 }

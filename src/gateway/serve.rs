@@ -66,9 +66,10 @@ struct Over {
 }
 
 impl<U: Upstream> Session<'_, U> {
-    async fn run(mut self) {
-        let end = match self.authorize().await {
-            Ok(open) => self.converse(open).await,
+    /// What a session needs for a while only is in boxes, so that it takes little while its client thinks.
+    async fn run(&mut self) {
+        let end = match Box::pin(self.authorize()).await {
+            Ok(open) => Box::pin(self.converse(open)).await,
             Err(end) => {
                 self.client.part(end).await;
                 end
@@ -88,7 +89,7 @@ impl<U: Upstream> Session<'_, U> {
                 for uid in &changes.delete {
                     self.summary.dele.add(snapshot.find(*uid).map_or(0, |message| message.octets));
                 }
-                let reply = self.update(&mut mailbox, &leaving, &changes).await;
+                let reply = Box::pin(self.update(&mut mailbox, &leaving, &changes)).await;
                 // Before the reply: a client may come back as soon as it has read it.
                 drop(held);
                 match reply {
@@ -110,7 +111,7 @@ impl<U: Upstream> Session<'_, U> {
             }
             mailbox.leave().await;
         };
-        tokio::join!(self.client.part(end), aftermath);
+        Box::pin(async { tokio::join!(self.client.part(end), aftermath) }).await;
         drop(update);
         end
     }
@@ -135,15 +136,19 @@ impl<U: Upstream> Session<'_, U> {
                         self.list(listing).await.map_err(|end| Over::of(end, &transaction))?;
                         break transaction;
                     }
-                    During::Send(sending, wanted) => match send(&mut self.client, mailbox, &sending, wanted).await {
-                        Ok(Delivery::Sent { whole, octets }) => {
-                            self.sent(mailbox, seen, wanted, octets).await;
-                            break sending.sent(whole);
+                    During::Send(sending, wanted) => {
+                        match Box::pin(send(&mut self.client, mailbox, &sending, wanted)).await {
+                            Ok(Delivery::Sent { whole, octets }) => {
+                                let transaction = sending.sent(whole);
+                                let noted = Box::pin(self.sent(mailbox, seen, wanted, octets)).await;
+                                noted.map_err(|end| Over::of(end, &transaction))?;
+                                break transaction;
+                            }
+                            Ok(Delivery::Gone) => during = sending.gone(),
+                            Ok(Delivery::Failed(reply)) => during = sending.failed(reply),
+                            Err(end) => return Err(Over { end, retrieved: sending.retrieved() }),
                         }
-                        Ok(Delivery::Gone) => during = sending.gone(),
-                        Ok(Delivery::Failed(reply)) => during = sending.failed(reply),
-                        Err(end) => return Err(Over { end, retrieved: sending.retrieved() }),
-                    },
+                    }
                     During::Update(leaving, changes) => return Ok((leaving, changes)),
                     During::Close(reply) => {
                         let said = match reply {
@@ -206,16 +211,18 @@ impl<U: Upstream> Session<'_, U> {
     }
 
     /// A message has been sent, its dot included.
-    async fn sent(&mut self, mailbox: &mut U::Mailbox, seen: Seen, wanted: Wanted, octets: u64) {
+    async fn sent(&mut self, mailbox: &mut U::Mailbox, seen: Seen, wanted: Wanted, octets: u64) -> Result<(), End> {
         debug!(uid = wanted.uid.value(), octets, "message sent");
         if wanted.body_lines.is_some() {
             self.summary.top.add(octets);
-            return;
+            return Ok(());
         }
         self.summary.retr.add(octets);
         if seen == Seen::Retr {
+            self.client.flush().await?;
             mark_seen(mailbox, &[wanted.uid]).await;
         }
+        Ok(())
     }
 }
 

@@ -3,10 +3,12 @@
 
 use std::{
     mem,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt;
 use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error, info, warn};
@@ -177,7 +179,8 @@ async fn session<U: Upstream>(
     gateway: Arc<Gateway<U>>,
     stop: CancellationToken,
 ) {
-    let opened = async {
+    // In a box, as is everything large that is not needed any more while a client thinks: ten thousand may do so.
+    let opened = Box::pin(async {
         if let Err(error) = terms.introduce(&mut knock).await {
             debug!(peer = %knock.peer, %error, "no session: the proxy did not say who is behind it");
             return None;
@@ -189,7 +192,7 @@ async fn session<U: Upstream>(
         let client = knock.client;
         let failed = |error| debug!(%client, %error, "no session: the connection was not opened");
         terms.open(knock).await.map_err(failed).ok()
-    };
+    });
     let opened = tokio::select! {
         biased;
         opened = opened => opened,
@@ -208,10 +211,13 @@ fn turn_away(terms: &Terms, knock: Knock, full: Full) {
 }
 
 /// A panic is a defect, and it ends one session, not all of them. Where it was has been logged when it happened.
-async fn lone(session: impl Future<Output = ()> + Send + 'static) {
-    if tokio::spawn(session).await.is_err() {
-        error!("a session ended in a panic");
-    }
+fn lone(session: impl Future<Output = ()> + Send + 'static) -> impl Future<Output = ()> + Send + 'static {
+    // Nothing of the session is left to be seen half changed; what sessions share is whole between any two steps.
+    AssertUnwindSafe(session).catch_unwind().map(|ended| {
+        if ended.is_err() {
+            error!("a session ended in a panic");
+        }
+    })
 }
 
 /// Something that anybody can make happen any number of times, and that is logged now and then.

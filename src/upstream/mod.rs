@@ -33,6 +33,11 @@ pub trait Mailbox: Send + Sized + 'static {
     /// come next. It may be fetched ahead or not; nothing is waited for.
     fn ahead(&mut self, certain: impl Iterator<Item = Piece>, likely: impl Iterator<Item = Piece>);
 
+    /// Whether the piece has been fetched ahead, so that asking for it will not take a wait.
+    fn is_here(&self, _: Piece) -> bool {
+        false
+    }
+
     /// The next octets of the body that is open; `None` after the last, when the upstream has confirmed that they were
     /// all. For [`Body::next`], which is the way to call it; cancel-safe.
     fn chunk(&mut self) -> impl Future<Output = Result<Option<&[u8]>, Fault>> + Send;

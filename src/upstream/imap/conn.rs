@@ -152,6 +152,11 @@ impl Conn {
         }
     }
 
+    /// Whether the tagged reply to a command has come while another's was awaited.
+    pub(super) fn has_reply(&self, tag: &Tag) -> bool {
+        self.finished.iter().any(|(finished, _)| finished == tag)
+    }
+
     /// Sends a command and waits for its tagged reply.
     pub(super) async fn run(&mut self, command: &str) -> Result<Outcome, Trouble> {
         let tag = self.send(command)?;
@@ -372,7 +377,7 @@ impl Conn {
                         }
                     }
                 }
-            } else if let Err(trouble) = self.quiesce().await {
+            } else if let Err(trouble) = Box::pin(self.quiesce()).await {
                 return trouble;
             }
         }

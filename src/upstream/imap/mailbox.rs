@@ -17,7 +17,7 @@ use super::{
     fault::{Phase, Trouble},
     listing::{self, Ground},
     login, settle,
-    stash::{Arrived, GROUP, GROUP_MESSAGES},
+    stash::{Arrived, GROUP, GROUP_MESSAGES, Item},
     tap::{Malformed, Opened},
 };
 use crate::{
@@ -244,7 +244,7 @@ impl ImapMailbox {
         let mut window = None;
         while items.len() < most && octets < GROUP {
             let Some(piece) = pieces.peek().copied() else { break };
-            if conn.stash.knows(piece.uid) {
+            if conn.stash.knows(piece.uid) || items.iter().any(|item: &Item| item.is_of(piece.uid)) {
                 pieces.next();
                 continue;
             }
@@ -393,6 +393,10 @@ impl Mailbox for ImapMailbox {
         while self.conn.as_ref().is_some_and(|conn| conn.stash.is_roomy())
             && self.ask_group(&mut pieces, GROUP_MESSAGES)
         {}
+    }
+
+    fn is_here(&self, piece: Piece) -> bool {
+        self.conn.as_ref().is_some_and(|conn| conn.is_usable() && conn.stash.has(piece))
     }
 
     async fn chunk(&mut self) -> Result<Option<&[u8]>, Fault> {

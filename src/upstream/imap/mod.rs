@@ -4,7 +4,7 @@
 //! ```text
 //!  mailbox   one maildrop: a line when it needs one, and what may be asked of it
 //!     │      login · listing · settle: the three dialogues that are longer than a command
-//!   conn     one line: commands out, outcomes in
+//!   conn     one line: commands out, outcomes in; beside it the stash, messages that came before they were asked for
 //!     │      async_imap::Session
 //!    tap     octets: bounded, vetted, sorted
 //! ```

@@ -197,8 +197,16 @@ async fn attempt(conn: &mut Conn, removal: &Removal, set: &UidSet) -> Result<Att
         }
     }
     limited |= conn.view.message_limit.take().is_some();
+    // Dovecot searches while it is still expunging: what was left then need not be left now. What was gone is gone.
+    let overtaken = conn.has_reply(&search);
     let outcome = conn.finish(&search).await;
-    let left = match count(conn, outcome, &criteria).await {
+    let mut left = count(conn, outcome, &criteria).await;
+    if overtaken && left.as_ref().is_ok_and(|left| *left > 0) {
+        let search = ask_count(conn, &criteria)?;
+        let outcome = conn.finish(&search).await;
+        left = count(conn, outcome, &criteria).await;
+    }
+    let left = match left {
         Ok(left) => left.min(uids.len()),
         // Nobody knows what is left: the refusal that caused it says more than the refused question.
         Err(trouble) => return Err(troubles.into_iter().flatten().next().unwrap_or(trouble)),

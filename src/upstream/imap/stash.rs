@@ -113,6 +113,11 @@ impl Stash {
         self.coming(piece.uid).is_some_and(|item| item.holds(piece))
     }
 
+    /// Whether the piece is here and proved.
+    pub(super) fn has(&self, piece: Piece) -> bool {
+        self.proved.get(&piece.uid).is_some_and(|item| item.holds(piece))
+    }
+
     /// Something came. It is kept if it was asked for and is no larger than the memory that was reserved for it.
     pub(super) fn arrived(&mut self, uid: Uid, arrived: Arrived) {
         let mut items = self.open.iter_mut().flat_map(|group| &mut group.items);
@@ -138,7 +143,7 @@ impl Stash {
 
     /// Takes a piece out, if it is here and proved. The whole message is as good as a part of it.
     pub(super) fn take(&mut self, piece: Piece) -> Option<Arrived> {
-        if !self.proved.get(&piece.uid)?.holds(piece) {
+        if !self.has(piece) {
             return None;
         }
         let item = self.proved.remove(&piece.uid)?;
@@ -160,6 +165,11 @@ impl Stash {
 }
 
 impl Item {
+    /// Whether it is this message, or a part of it.
+    pub(super) fn is_of(&self, uid: Uid) -> bool {
+        self.piece.uid == uid
+    }
+
     /// How much memory is reserved, in octets.
     pub(super) const fn reserved(&self) -> u64 {
         self.reserved
