@@ -8,6 +8,7 @@ mod check;
 mod clients;
 mod config;
 mod cuts;
+mod cves;
 mod demo;
 mod drain;
 mod faults;

@@ -77,6 +77,61 @@ fn endless_searches_end() {
     }
 }
 
+/// CVE-2026-42245 in net-imap: octets that come one at a time are each looked at once, so that a line, a literal or a list
+/// of numbers costs what its length is.
+#[test]
+fn cve_2026_42245_no_octet_is_looked_at_twice() {
+    let line = [b"* OK ".as_slice(), &b"x".repeat(60_000)].concat();
+    let literal = [b"* X {60000}\r\n".as_slice(), &b"\n".repeat(59_999)].concat();
+    let numbers = [b"* SEARCH".as_slice(), &b" 4294967295".repeat(5_000)].concat();
+    let uids = [b"* ESEARCH UID ALL 1".as_slice(), &b":4294967295,1".repeat(5_000)].concat();
+    for sent in [line, literal, numbers, uids] {
+        let mut tap = Tap::new(Box::new(duplex(1).0));
+        tap.aside.found = Some(Found::default());
+        for (at, octet) in sent.iter().enumerate() {
+            tap.input.extend_from_slice(&[*octet]);
+            while let Step::On = tap.step().unwrap() {}
+            // The name of a response is what it is told by; no longer prefix is read again.
+            let known = tap.scanned == tap.input.len();
+            assert!(known || at < 32, "{} of {} octets at {at}", tap.scanned, tap.input.len());
+        }
+        let kept: usize = tap.aside.found.iter().map(|found| found.ranges.len()).sum();
+        assert!(kept <= sent.len() / 10, "{kept} ranges of {} octets", sent.len());
+    }
+}
+
+/// CVE-2026-27857, CVE-2026-42006 in Dovecot: lists in lists, in whatever may hold one. Each is read on a stack that would
+/// not bear a call for each of them.
+#[test]
+fn cve_2026_27857_lists_in_lists_need_no_stack() {
+    let deep = |before: &str, open: &str, behind: &str| format!("{before}{}{behind}\r\n", open.repeat(60_000));
+    let nested = [
+        deep("* 1 FETCH (UID 5 X ", "(", ""),
+        deep("* 1 FETCH ", "(", ""),
+        deep("* 1 FETCH (BODYSTRUCTURE ", "(", ")"),
+        deep("* LIST ", "(", " \"/\" x"),
+        deep("* OK [PERMANENTFLAGS ", "(", "] x"),
+        deep("* OK [BADCHARSET ", "(", "] x"),
+        deep("A1 NO [", "[", "] x"),
+        deep("* SEARCH ", "(", ""),
+        deep("* ESEARCH ", "(", " UID ALL 1"),
+        deep("* FLAGS ", "(", ""),
+        deep("* X ", "(\"", ""),
+        deep("* THREAD ", "(1 ", ""),
+    ];
+    let small = std::thread::Builder::new().stack_size(256 * 1024);
+    let read = small.spawn(move || {
+        for line in nested {
+            let heard = heard(line.as_bytes(), 4096);
+            assert!(heard.bodies.is_empty() && heard.rows.is_empty(), "{line:.30}");
+            // What goes on to async-imap needs none there either.
+            let passed = heard.passed.as_bytes();
+            assert!(passed.is_empty() || async_imap::imap_proto::Response::parse(passed).is_ok(), "{line:.30}");
+        }
+    });
+    read.unwrap().join().unwrap();
+}
+
 proptest! {
     #[test]
     fn pieces_make_no_difference(chunk in 1_usize..40, damage in proptest::option::of((0..SESSION.len(), any::<u8>()))) {
