@@ -223,7 +223,7 @@ async fn upgraded(line: DuplexStream, greeting: String, reply: Option<String>, s
         let (tag, command) = command.split_once(' ').unwrap_or_default();
         assert_eq!(command, "STARTTLS\r\n");
         line.write_all(reply.replace('$', tag).as_bytes()).await?;
-        if reply.ends_with(BEGIN) {
+        if reply.contains(BEGIN) {
             // The server greets only once, in the clear.
             let mut within = accept(Box::new(line)).await?;
             let (ours, theirs) = tokio::io::duplex(1 << 14);
