@@ -27,7 +27,10 @@ use crate::{
         tcp::Tcp,
         tls::{self, Acceptor, Connector},
     },
-    upstream::imap::{self, Budget, Imap, Security},
+    upstream::{
+        cache::{Cached, Listings},
+        imap::{self, Budget, Imap, Security},
+    },
 };
 
 mod ports;
@@ -86,17 +89,24 @@ pub async fn run(
 struct Daemon {
     /// What holds now.
     config: Config,
-    gateway: Arc<Gateway<Imap>>,
+    gateway: Arc<Gateway<Cached<Imap>>>,
     ports: Vec<Port>,
     sessions: Sessions,
+    memory: Memory,
+}
+
+/// What all upstreams share, whatever configuration they are of.
+#[derive(Clone)]
+struct Memory {
     budget: Budget,
+    listings: Arc<Listings>,
 }
 
 impl Daemon {
     async fn start(config: Config) -> Result<Self, Error> {
         tell(&config);
-        let budget = Budget::new(imap::AHEAD);
-        let Files { acceptor, routes } = Files::read(&config, &budget)?;
+        let memory = Memory { budget: Budget::new(imap::AHEAD), listings: Listings::new(config.listings) };
+        let Files { acceptor, routes } = Files::read(&config, &memory)?;
         let ports = ports::open(&config.listeners, acceptor.as_ref(), &[]).await?;
         let gateway = Arc::new(Gateway::new(routes, config.gateway.clone(), stls(acceptor)));
         let mut sessions = Sessions::new(limits(&config));
@@ -105,7 +115,7 @@ impl Daemon {
             info!(upstream, users, "serving");
         }
         info!("ready");
-        Ok(Self { config, gateway, ports, sessions, budget })
+        Ok(Self { config, gateway, ports, sessions, memory })
     }
 
     /// Reads the configuration and its files again. Connections that come from now on are served as it says, unless
@@ -121,10 +131,10 @@ impl Daemon {
     }
 
     async fn succeed(&mut self, load: Arc<Load>) -> Result<(), Error> {
-        let budget = self.budget.clone();
+        let memory = self.memory.clone();
         let read = spawn_blocking(move || {
             let config = load()?;
-            let files = Files::read(&config, &budget)?;
+            let files = Files::read(&config, &memory)?;
             Ok::<_, Error>((config, files))
         });
         let (config, Files { acceptor, routes }) =
@@ -132,8 +142,11 @@ impl Daemon {
         let ports = ports::open(&config.listeners, acceptor.as_ref(), &self.ports).await?;
         // Nothing can go wrong any more.
         tell(&config);
-        for (section, same) in [("limits", config.limits == self.config.limits), ("log", config.log == self.config.log)]
-        {
+        for (section, same) in [
+            ("limits", config.limits == self.config.limits),
+            ("cache", config.listings == self.config.listings),
+            ("log", config.log == self.config.log),
+        ] {
             if !same {
                 warn!(section, "what has changed in this section of the configuration holds from the next start");
             }
@@ -179,13 +192,13 @@ impl Daemon {
 /// What a configuration names besides ports, read.
 struct Files {
     acceptor: Option<Acceptor>,
-    routes: Routes<Imap>,
+    routes: Routes<Cached<Imap>>,
 }
 
 impl Files {
-    fn read(config: &Config, budget: &Budget) -> Result<Self, tls::Error> {
+    fn read(config: &Config, memory: &Memory) -> Result<Self, tls::Error> {
         let acceptor = config.tls.as_ref().map(|tls| Acceptor::load(&tls.certificate, &tls.key)).transpose()?;
-        Ok(Self { acceptor, routes: routes(config, budget)? })
+        Ok(Self { acceptor, routes: routes(config, memory)? })
     }
 }
 
@@ -244,7 +257,7 @@ fn upstreams(config: &Config) -> Vec<(&str, String)> {
 
 /// The ways to the upstreams. Root certificates are read where there is TLS alone: a machine that has none, a container of
 /// nothing but popgate say, does without them.
-fn routes(config: &Config, budget: &Budget) -> Result<Routes<Imap>, tls::Error> {
+fn routes(config: &Config, memory: &Memory) -> Result<Routes<Cached<Imap>>, tls::Error> {
     let mut connectors: HashMap<_, Connector> = HashMap::new();
     let mut route = |upstream: &config::Upstream| {
         let config::Upstream { server, ca, maildrops } = upstream.clone();
@@ -256,8 +269,9 @@ fn routes(config: &Config, budget: &Budget) -> Result<Routes<Imap>, tls::Error> 
                 Some(new.insert(connector).clone())
             }
         };
-        let imap = Imap::sharing(server, Arc::new(Tcp), connector, budget.clone());
-        Ok::<_, tls::Error>(Route::new(imap, maildrops))
+        let place = format!("{} {}", server.endpoint, server.mailbox);
+        let imap = Imap::sharing(server, Arc::new(Tcp), connector, memory.budget.clone());
+        Ok::<_, tls::Error>(Route::new(Cached::new(imap, place, memory.listings.clone()), maildrops))
     };
     let mut all = Routes::new(config.upstream.as_ref().map(&mut route).transpose()?, config.append_domain.clone());
     for config::Route { domains, upstream } in &config.routes {

@@ -116,6 +116,8 @@ pub(super) const KEYS: &[(&str, Kind, &str)] = &[
     ("maildrop.deleted", Kind::Text, "\"show\", \"hide\" or \"own\""),
     ("maildrop.lock", Kind::Text, "\"none\" or \"gateway\""),
     ("route.domains", Kind::List, "a list of domains without wildcards, such as [\"example.com\", \"example.net\"]"),
+    ("cache.listings", Kind::Switch, SWITCH),
+    ("cache.size", Kind::Text, "a size from 0KiB to 1024GiB, such as \"64MiB\""),
     ("limits.sessions", Kind::Number, "a number from 1 to 1000000"),
     ("limits.sessions_per_address", Kind::Number, "a number from 1 to 1000000"),
     ("drain.accept_grace", Kind::Text, "a time from 0s to drain.deadline, such as \"5s\""),

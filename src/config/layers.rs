@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn keys_and_fields_are_the_same() {
-        for section in ["listen", "tls", "login", "upstream", "maildrop", "route", "limits", "log"] {
+        for section in ["listen", "tls", "login", "upstream", "maildrop", "route", "cache", "limits", "log"] {
             let unknown = nest("?", Value::from(""));
             let unknown = if matches!(section, "listen" | "route") { Value::from(vec![unknown]) } else { unknown };
             let error = Figment::from(Layer::of(String::new(), nest(section, unknown))).extract::<Raw>().unwrap_err();

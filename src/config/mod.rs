@@ -41,6 +41,8 @@ pub struct Config {
     pub append_domain: Option<String>,
     /// What holds for all sessions.
     pub gateway: gateway::Settings,
+    /// How much memory remembered listings may take, in octets; 0: none are remembered.
+    pub listings: usize,
     /// How many may come.
     pub limits: Limits,
     /// How the process ends.

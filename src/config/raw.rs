@@ -11,6 +11,7 @@ pub(super) struct Raw {
     pub(super) upstream: Upstream,
     pub(super) maildrop: Maildrop,
     pub(super) route: Vec<Route>,
+    pub(super) cache: Cache,
     pub(super) limits: Limits,
     pub(super) drain: Drain,
     pub(super) log: Log,
@@ -75,6 +76,13 @@ pub(super) struct Route {
 
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+pub(super) struct Cache {
+    pub(super) listings: bool,
+    pub(super) size: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Limits {
     pub(super) sessions: u32,
     pub(super) sessions_per_address: u32,
@@ -103,6 +111,7 @@ impl Default for Raw {
             upstream: Upstream::default(),
             maildrop: Maildrop::default(),
             route: Vec::new(),
+            cache: Cache::default(),
             limits: Limits::default(),
             drain: Drain::default(),
             log: Log::default(),
@@ -132,6 +141,12 @@ impl Default for Upstream {
             dangerous_plaintext: false,
             read_ahead: true,
         }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { listings: true, size: "64MiB".to_owned() }
     }
 }
 

@@ -1,10 +1,12 @@
 //! What the gateway needs of the server behind it, and no more: open a mailbox, read messages, settle what QUIT asks for.
-//! No POP3 word in here. [`imap`] is the real thing, [`memory`] the twin that tests run against.
+//! No POP3 word in here. [`imap`] is the real thing, [`memory`] the twin that tests run against; [`cache`] goes around
+//! either.
 
 use std::{fmt, future::Future, sync::Arc};
 
 use crate::mail::{Changes, Credentials, Snapshot, Uid};
 
+pub mod cache;
 pub mod imap;
 pub mod memory;
 

@@ -44,6 +44,7 @@ impl Check<'_> {
         let gateway = self.login(raw);
         let (upstream, routes) = self.upstreams(raw);
         let append_domain = self.append_domain(raw, &routes);
+        let listings = self.listings(raw);
         let limits = self.limits(raw);
         let drain = self.drain(raw);
         let log = self.log(raw);
@@ -54,6 +55,7 @@ impl Check<'_> {
             routes,
             append_domain,
             gateway: gateway?,
+            listings: listings?,
             limits: limits?,
             drain: drain?,
             log: log?,
@@ -157,6 +159,11 @@ impl Check<'_> {
         Some(written.clone())
     }
 
+    fn listings(&mut self, raw: &Raw) -> Option<usize> {
+        let size = size(&raw.cache.size).or_else(|| self.wrong("cache.size", &raw.cache.size))?;
+        Some(if raw.cache.listings { size } else { 0 })
+    }
+
     fn limits(&mut self, raw: &Raw) -> Option<Limits> {
         let sessions = self.count("limits.sessions", raw.limits.sessions);
         let sessions_per_address = self.count("limits.sessions_per_address", raw.limits.sessions_per_address);
@@ -232,6 +239,23 @@ impl Check<'_> {
 fn network(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
+
+/// A number of KiB, MiB or GiB, in octets.
+fn size(text: &str) -> Option<usize> {
+    let digits = text.trim_end_matches(|octet: char| !octet.is_ascii_digit());
+    let unit = match text[digits.len()..].trim_start() {
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    let number: u64 = digits.parse().ok().filter(|_| digits.bytes().all(|octet| octet.is_ascii_digit()))?;
+    let size = number.checked_mul(unit).filter(|size| *size <= LARGEST)?;
+    usize::try_from(size).ok()
+}
+
+/// More memory than any machine has to spare.
+const LARGEST: u64 = 1 << 40;
 
 /// Clients give up a log-in after half a minute or more.
 const LONGEST_DELAY: Duration = Duration::from_secs(30);

@@ -1,22 +1,32 @@
 //! Selecting the mailbox and listing it: SELECT and the sizes of all messages in one flight, then proof that none is
-//! missing. A listing is complete or it is an error.
+//! missing. A listing is complete or it is an error. What is known from earlier is not asked for again, if its last
+//! message shows that it is still as it was.
 
-use tracing::{error, warn};
+use std::sync::Arc;
+
+use tracing::{error, info, warn};
 
 use super::{
     Deleted, OnDelete, Server,
-    conn::{Conn, View},
+    conn::{Conn, Tag, View},
     fault::{Outcome, Trouble},
     name,
-    tap::{Found, Malformed, ROWS},
+    tap::{Found, Malformed, Placed, ROWS},
 };
-use crate::mail::{Deletion, Message, Snapshot, Uid, UidValidity};
+use crate::{
+    mail::{Deletion, Message, Snapshot, Uid, UidValidity},
+    upstream::cache::Known,
+};
 
 /// A mailbox that has been listed, and the line it is selected on.
 pub(super) struct Listing {
     pub(super) conn: Conn,
-    pub(super) snapshot: Snapshot,
+    pub(super) snapshot: Arc<Snapshot>,
     pub(super) ground: Ground,
+    /// What the next listing may start from.
+    pub(super) known: Option<Known>,
+    /// Messages up to this one were known before, and only the last of them has been asked for again.
+    pub(super) remembered: Option<Uid>,
     /// Messages that are hidden because their size cannot be had.
     pub(super) unlisted: Vec<Uid>,
 }
@@ -64,13 +74,21 @@ pub enum Removal {
 pub(super) const KEYWORD: &str = "$POP3Deleted";
 
 /// Opens and lists the mailbox.
-pub(super) async fn open(server: &Server, mut conn: Conn, access: Access) -> Result<Listing, Trouble> {
+pub(super) async fn open(
+    server: &Server,
+    mut conn: Conn,
+    access: Access,
+    known: Option<&Known>,
+) -> Result<Listing, Trouble> {
     let settings = &server.settings;
     let looks_for_trash = looks_for_trash(server, &conn);
     let command = if access == Access::Work { "SELECT" } else { "EXAMINE" };
     let select = conn.send(&format!("{command} {}", name::mailbox(&settings.mailbox)))?;
-    let fetch = conn.send("UID FETCH 1:* (RFC822.SIZE)")?;
+    // That the last known message comes again costs a line and proves more than it costs, see `continued`.
+    let mut remembered = known.and_then(Known::last);
+    let fetch = conn.send(&format!("UID FETCH {}:* (RFC822.SIZE)", remembered.map_or(1, Uid::value)))?;
     conn.aside().rows = Some(Vec::new());
+    conn.aside().place = remembered.map(|uid| Placed { uid, number: None });
     let list = match looks_for_trash {
         true => {
             conn.aside().trash = Some(String::new());
@@ -90,18 +108,21 @@ pub(super) async fn open(server: &Server, mut conn: Conn, access: Access) -> Res
         Some(list) => Some(conn.finish(&list).await),
         None => None,
     };
-    let rows = match fetched {
-        Ok(_) => unlimited(&mut conn, rows).await?,
-        // Of an empty mailbox nothing can be fetched, and some say so.
-        Err(Trouble::No(_) | Trouble::Bad(_)) if selected.exists == 0 => Vec::new(),
-        // One message that cannot be read must not hide the others (Yahoo); which it is, is found out below.
-        Err(Trouble::No(outcome)) if !rows.is_empty() => {
-            warn!(outcome = outcome.text, "the listing was refused in the middle");
-            rows
-        }
-        Err(trouble) => return Err(trouble),
+    let (rows, certain) = match known {
+        None => (cold(&mut conn, &selected, fetched, rows).await?, true),
+        Some(known) => match continued(&mut conn, &selected, fetched, rows, known)? {
+            Some(continued) => continued,
+            None => {
+                remembered = None;
+                let tag = conn.send("UID FETCH 1:* (RFC822.SIZE)")?;
+                conn.aside().rows = Some(Vec::new());
+                let fetched = conn.finish(&tag).await;
+                let rows = conn.aside().rows.take().unwrap_or_default();
+                (cold(&mut conn, &selected, fetched, rows).await?, true)
+            }
+        },
     };
-    let (mut messages, mut unlisted) = complete(&mut conn, &selected, sorted(rows)).await?;
+    let (mut messages, mut unlisted) = complete(&mut conn, &selected, sorted(rows), certain).await?;
     let trash = match listed {
         // A server that refuses to say where the trash is has none for us.
         None | Some(Err(Trouble::No(_) | Trouble::Bad(_))) => None,
@@ -116,11 +137,14 @@ pub(super) async fn open(server: &Server, mut conn: Conn, access: Access) -> Res
             break;
         }
         // What was removed before the search was found by no flag, and may be what was hidden from clients so far.
-        (messages, unlisted) = complete(&mut conn, &selected, messages).await?;
+        (messages, unlisted) = complete(&mut conn, &selected, messages, true).await?;
         expunged = conn.view.expunged;
         unwanted = hidden_by_flags(server, &mut conn, &removal).await?;
     }
     let mut hidden = unlisted.clone();
+    // Flags change without a trace in what is compared, so that hidden messages are remembered like all others.
+    let all = (!unwanted.is_empty()).then(|| messages.clone());
+    let is_listed = unlisted.is_empty() && messages.iter().all(|message| selected.is_old(message.uid));
     messages.retain(|message| {
         let shown = unwanted.binary_search(&message.uid).is_err();
         hidden.extend((!shown).then_some(message.uid));
@@ -139,7 +163,74 @@ pub(super) async fn open(server: &Server, mut conn: Conn, access: Access) -> Res
         seen: !conn.view.read_only && conn.view.keeps("\\Seen"),
     };
     let snapshot = Snapshot::new(selected.uid_validity, deletion, messages);
-    Ok(Listing { conn, snapshot, ground, unlisted })
+    // Sessions of one mailbox share what is the same.
+    let snapshot = match known.map(Known::listing).filter(|known| ***known == snapshot) {
+        Some(same) => Arc::clone(same),
+        None => Arc::new(snapshot),
+    };
+    let listed = match all {
+        None => Arc::clone(&snapshot),
+        Some(all) => Arc::new(Snapshot::new(selected.uid_validity, deletion, all)),
+    };
+    let known = is_listed.then(|| Known::new(listed, selected.uid_next)).flatten();
+    Ok(Listing { conn, snapshot, ground, known, remembered, unlisted })
+}
+
+/// The rows of a mailbox of which nothing was known, as far as the server gives them.
+async fn cold(
+    conn: &mut Conn,
+    selected: &Selected,
+    fetched: Result<Outcome, Trouble>,
+    rows: Vec<Message>,
+) -> Result<Vec<Message>, Trouble> {
+    match fetched {
+        Ok(_) => unlimited(conn, rows).await,
+        // Of an empty mailbox nothing can be fetched, and some say so.
+        Err(Trouble::No(_) | Trouble::Bad(_)) if selected.exists == 0 => Ok(Vec::new()),
+        // One message that cannot be read must not hide the others (Yahoo); which it is, is found out later.
+        Err(Trouble::No(outcome)) if !rows.is_empty() => {
+            warn!(outcome = outcome.text, "the listing was refused in the middle");
+            Ok(rows)
+        }
+        Err(trouble) => Err(trouble),
+    }
+}
+
+/// What was known, continued by the rows from its last message on; `None` if it must be forgotten. UIDs ascend with
+/// message numbers and are never given twice (RFC 3501 §2.3.1), so that the number of the last known message counts
+/// those of the known ones that are left. `false` with the rows: some have gone, or nobody knows.
+fn continued(
+    conn: &mut Conn,
+    selected: &Selected,
+    fetched: Result<Outcome, Trouble>,
+    rows: Vec<Message>,
+    known: &Known,
+) -> Result<Option<(Vec<Message>, bool)>, Trouble> {
+    let place = conn.aside().place.take();
+    let is_limited = conn.view.message_limit.take().is_some();
+    match fetched {
+        Ok(outcome) if is_limited || outcome.message_limit().is_some() => return Ok(None),
+        Ok(_) => {}
+        Err(Trouble::No(_) | Trouble::Bad(_)) => return Ok(None),
+        Err(trouble) => return Err(trouble),
+    }
+    let (listing, Some(last)) = (known.listing(), known.last()) else { return Ok(None) };
+    if selected.uid_validity.is_none() || selected.uid_validity != listing.uid_validity() {
+        return Ok(None);
+    }
+    let next = selected.uid_next.zip(known.uid_next());
+    let is_breach =
+        next.is_some_and(|(next, known)| next < known || next == known && selected.exists as usize > listing.len());
+    let changed = |row: &&Message| row.uid <= last && listing.find(row.uid) != Some(**row);
+    if is_breach || rows.iter().any(|row| changed(&row)) {
+        info!("the mailbox is not as it was left, although its UIDVALIDITY is the same: it is listed anew");
+        return Ok(None);
+    }
+    let left = place.and_then(|place| place.number).and_then(|number| usize::try_from(number).ok());
+    let certain = left == Some(listing.len()) && conn.view.expunged == selected.expunged;
+    let mut all: Vec<_> = (0..listing.len()).filter_map(|index| listing.message(index)).collect();
+    all.extend(rows.into_iter().filter(|row| row.uid > last));
+    Ok(Some((all, certain)))
 }
 
 /// Selects the mailbox again on a new line, and makes sure that it is the one that was listed.
@@ -198,18 +289,20 @@ async fn unlimited(conn: &mut Conn, mut rows: Vec<Message>) -> Result<Vec<Messag
     Ok(rows)
 }
 
-/// Makes sure that `rows` are all messages, and says which are shown and which could not be listed.
+/// Makes sure that `rows` are all messages, and says which are shown and which could not be listed. Unless it is `certain`
+/// that they exist, that their number is right proves nothing.
 async fn complete(
     conn: &mut Conn,
     selected: &Selected,
     mut rows: Vec<Message>,
+    certain: bool,
 ) -> Result<(Vec<Message>, Vec<Uid>), Trouble> {
     let mut unlisted = Vec::new();
     let mut compared = selected.expunged;
     for round in 0..=ROUNDS {
         let old = rows.iter().filter(|row| selected.is_old(row.uid)).count() + unlisted.len();
         // Where something went since, a message that is missing and one that went look like none: the numbers agree.
-        let stands = conn.view.expunged == compared && !conn.view.shrunk;
+        let stands = conn.view.expunged == compared && !conn.view.shrunk && (certain || round > 0);
         if stands && selected.is_all(&conn.view, old, rows.len() + unlisted.len()) {
             if rows.is_empty() && !unlisted.is_empty() {
                 break; // That no message can be listed does not make an empty maildrop.
@@ -228,26 +321,29 @@ async fn complete(
         if round == ROUNDS {
             break;
         }
-        conn.run("NOOP").await?;
-        compared = conn.view.expunged;
-        (rows, unlisted) = reconcile(conn, selected, rows).await?;
+        (compared, rows, unlisted) = reconcile(conn, selected, rows).await?;
     }
     let exists = conn.view.exists;
     error!(listed = rows.len(), unlisted = unlisted.len(), exists, "the mailbox cannot be listed whole");
     Err(Malformed("a listing that is not complete").into())
 }
 
-/// One round: what the server says exists now, against what it listed.
+/// One round: what the server says exists now, against what it listed. With it, how many messages had been expunged when
+/// the server was asked.
 async fn reconcile(
     conn: &mut Conn,
     selected: &Selected,
     rows: Vec<Message>,
-) -> Result<(Vec<Message>, Vec<Uid>), Trouble> {
+) -> Result<(u32, Vec<Message>, Vec<Uid>), Trouble> {
     let uids = match selected.uid_next {
         Some(next) if next > 1 => format!("UID 1:{}", next - 1),
         _ => "ALL".to_owned(),
     };
-    let found = search(conn, &uids).await?;
+    let noop = conn.send("NOOP")?;
+    let search = ask(conn, &uids)?;
+    conn.finish(&noop).await?;
+    let compared = conn.view.expunged;
+    let found = found(conn, &search).await?;
     let exists = |uid: Uid| found.binary_search(&uid).is_ok() || !selected.is_old(uid);
     let mut rows: Vec<_> = rows.into_iter().filter(|row| exists(row.uid)).collect();
     let is_missing = |uid: &Uid| rows.binary_search_by_key(uid, |row| row.uid).is_err();
@@ -270,7 +366,7 @@ async fn reconcile(
             }
         }
     }
-    Ok((sorted(rows), unlisted))
+    Ok((compared, sorted(rows), unlisted))
 }
 
 impl Selected {
@@ -299,11 +395,20 @@ pub(super) async fn fetch(conn: &mut Conn, set: &str) -> Result<Vec<Message>, Tr
 
 /// The UIDs that a search finds, ascending. It is complete, or it is an error.
 pub(super) async fn search(conn: &mut Conn, criteria: &str) -> Result<Vec<Uid>, Trouble> {
+    let tag = ask(conn, criteria)?;
+    found(conn, &tag).await
+}
+
+fn ask(conn: &mut Conn, criteria: &str) -> Result<Tag, Trouble> {
     let options = if conn.capabilities.esearch { "RETURN (ALL) " } else { "" };
     conn.view.message_limit = None; // One from before was another command's.
     let tag = conn.send(&format!("UID SEARCH {options}{criteria}"))?;
     conn.aside().found = Some(Found::default());
-    let outcome = conn.finish(&tag).await;
+    Ok(tag)
+}
+
+async fn found(conn: &mut Conn, tag: &Tag) -> Result<Vec<Uid>, Trouble> {
+    let outcome = conn.finish(tag).await;
     let found = conn.aside().found.take().unwrap_or_default();
     if let Some(lowest) = outcome?.message_limit().or_else(|| conn.view.message_limit.take()) {
         warn!(lowest, "the server limits searches");

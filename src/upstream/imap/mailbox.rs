@@ -37,6 +37,8 @@ pub struct ImapMailbox {
     reconnected: Option<Instant>,
     /// A line was replaced since the listing, so deletions are verified first.
     pub(super) must_verify: bool,
+    /// Messages up to this one are listed as an earlier session knew them, so they are verified before they are deleted.
+    pub(super) remembered: Option<Uid>,
     /// A command that removes messages was sent.
     pub(super) has_removed: bool,
     /// Why this mailbox cannot be trusted to be the one that was listed. Nothing is asked of it any more.
@@ -81,6 +83,7 @@ impl ImapMailbox {
         conn: Conn,
         snapshot: Arc<Snapshot>,
         ground: Ground,
+        remembered: Option<Uid>,
     ) -> Self {
         Self {
             server,
@@ -91,6 +94,7 @@ impl ImapMailbox {
             reading: Reading::Nothing,
             reconnected: None,
             must_verify: false,
+            remembered,
             has_removed: false,
             changed: None,
         }

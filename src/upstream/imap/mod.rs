@@ -11,7 +11,7 @@
 //!
 //! `survey` goes the way of a log-in for people who ask what a server is like.
 
-use std::{future::Future, sync::Arc, sync::atomic::AtomicBool, time::Duration};
+use std::{sync::Arc, sync::atomic::AtomicBool, time::Duration};
 
 use tokio::time::sleep;
 use tracing::info;
@@ -32,7 +32,10 @@ use self::{
 use crate::{
     mail::{Credentials, Snapshot},
     net::{Dial, Endpoint, tls::Connector},
-    upstream::{Fault, Upstream},
+    upstream::{
+        Fault, Upstream,
+        cache::{Known, Opened, Relist},
+    },
 };
 
 mod capability;
@@ -129,13 +132,19 @@ impl Imap {
 impl Upstream for Imap {
     type Mailbox = ImapMailbox;
 
-    fn open(&self, who: &Arc<Credentials>) -> impl Future<Output = Result<(ImapMailbox, Arc<Snapshot>), Fault>> + Send {
+    async fn open(&self, who: &Arc<Credentials>) -> Result<(ImapMailbox, Arc<Snapshot>), Fault> {
+        let (mailbox, snapshot, _) = self.relist(who, None).await?;
+        Ok((mailbox, snapshot))
+    }
+}
+
+impl Relist for Imap {
+    async fn relist(&self, who: &Arc<Credentials>, known: Option<Arc<Known>>) -> Result<Opened<ImapMailbox>, Fault> {
         let (server, who) = (self.0.clone(), who.clone());
-        async move {
-            let Listing { conn, snapshot, ground, .. } = open(&server, &who).await?;
-            let snapshot = Arc::new(snapshot);
-            Ok((ImapMailbox::new(server, who, conn, snapshot.clone(), ground), snapshot))
-        }
+        let listing = open(&server, &who, known.as_deref()).await?;
+        let Listing { conn, snapshot, ground, known: new, remembered, .. } = listing;
+        let new = new.map(|new| known.filter(|known| **known == new).unwrap_or_else(|| Arc::new(new)));
+        Ok((ImapMailbox::new(server, who, conn, snapshot.clone(), ground, remembered), snapshot, new))
     }
 }
 
@@ -147,11 +156,11 @@ impl Server {
 }
 
 /// Logs in and lists. Some troubles pass by themselves at once; then it is done again, once.
-async fn open(server: &Server, who: &Credentials) -> Result<Listing, Fault> {
+async fn open(server: &Server, who: &Credentials, known: Option<&Known>) -> Result<Listing, Fault> {
     let mut again = true;
     loop {
         let conn = login::login(server, who).await?;
-        match listing::open(server, conn, Access::Work).await {
+        match listing::open(server, conn, Access::Work, known).await {
             Ok(listing) => return Ok(listing),
             Err(trouble) => match pause(&trouble).filter(|_| again) {
                 None => return Err(trouble.into_fault(Phase::Open, server.trusted())),

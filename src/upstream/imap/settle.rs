@@ -81,7 +81,8 @@ async fn update(mailbox: &mut ImapMailbox, left: &mut Vec<Uid>, kept: &mut Vec<U
 /// One pass over what is left. Messages that are not what they were go to `kept`.
 async fn pass(mailbox: &mut ImapMailbox, left: &mut Vec<Uid>, kept: &mut Vec<Uid>, seen: &[Uid]) -> Result<(), Fault> {
     mailbox.line().await?;
-    if mailbox.must_verify {
+    let is_remembered = |uid: &Uid| mailbox.remembered.is_some_and(|last| *uid <= last);
+    if mailbox.must_verify || left.first().is_some_and(is_remembered) {
         let gone = verify(mailbox, left, kept).await?;
         left.retain(|uid| gone.binary_search(uid).is_err() && kept.binary_search(uid).is_err());
     }
@@ -259,7 +260,7 @@ async fn verify(mailbox: &mut ImapMailbox, left: &[Uid], kept: &mut Vec<Uid>) ->
             }
         }
     }
-    mailbox.must_verify = false;
+    (mailbox.must_verify, mailbox.remembered) = (false, None);
     Ok(gone)
 }
 

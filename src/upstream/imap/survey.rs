@@ -1,7 +1,10 @@
 //! What a server is like, found out by going the way of a log-in step by step, without changing anything there. What was
 //! learnt before the way came to an end is kept. What it means for clients is left out.
 
-use std::{sync::atomic::AtomicBool, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use tokio::time::timeout;
 
@@ -120,11 +123,12 @@ async fn explore(
     let (conn, granted) = login::enter(server, client, &offered, who).await?;
     survey.granted = Some(words(&granted));
     progress(Step::List);
-    let listing = listing::open(server, conn, Access::Look).await;
-    let Listing { conn, snapshot, ground, unlisted } =
+    let listing = listing::open(server, conn, Access::Look, None).await;
+    let Listing { conn, snapshot, ground, unlisted, .. } =
         listing.map_err(|trouble| trouble.into_fault(Phase::Open, server.trusted()))?;
     let hidden = ground.hidden.len() - unlisted.len();
-    survey.mailbox = Some(Examined { snapshot, removal: ground.removal, unlisted, hidden });
+    survey.mailbox =
+        Some(Examined { snapshot: Arc::unwrap_or_clone(snapshot), removal: ground.removal, unlisted, hidden });
     conn.leave().await;
     Ok(())
 }

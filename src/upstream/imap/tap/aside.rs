@@ -18,6 +18,8 @@ pub(in crate::upstream::imap) struct Aside {
     pub(in crate::upstream::imap) body: Option<Fetch>,
     /// The rows of a listing, while one is expected.
     pub(in crate::upstream::imap) rows: Option<Vec<Message>>,
+    /// The message whose place among all is asked for together with a listing.
+    pub(in crate::upstream::imap) place: Option<Placed>,
     /// The result of a search, while one is expected.
     pub(in crate::upstream::imap) found: Option<Found>,
     /// The mailbox that LIST responses call the trash, while they are expected; empty before one does.
@@ -30,6 +32,14 @@ pub(in crate::upstream::imap) struct Aside {
     pub(in crate::upstream::imap) bye: Option<Vec<u8>>,
     /// The flags defined in the mailbox (RFC 3501 §7.2.6).
     pub(in crate::upstream::imap) flags: Option<String>,
+}
+
+/// The place of a message among all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::upstream::imap) struct Placed {
+    pub(in crate::upstream::imap) uid: Uid,
+    /// Its message number: how many messages there are up to it. `None` as long as it has not been listed.
+    pub(in crate::upstream::imap) number: Option<u32>,
 }
 
 /// A body literal of which no octet has been read.

@@ -6,6 +6,8 @@ use super::Malformed;
 /// A FETCH response, as far as it has been read.
 #[derive(Debug, Default)]
 pub(in crate::upstream::imap) struct Fetch {
+    /// The message number, where there are any.
+    pub(in crate::upstream::imap) number: Option<u32>,
     /// The UID item. It may come after the body.
     pub(in crate::upstream::imap) uid: Option<u32>,
     /// The RFC822.SIZE item.

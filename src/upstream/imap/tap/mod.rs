@@ -24,7 +24,7 @@ use tokio_util::io::poll_read_buf;
 use zeroize::{Zeroize, Zeroizing};
 
 pub(super) use self::{
-    aside::{Aside, Opened},
+    aside::{Aside, Opened, Placed},
     fetch::{BodyItem, Fetch},
     login::Login,
     numbers::Found,

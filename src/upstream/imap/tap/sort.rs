@@ -120,8 +120,9 @@ impl Tap {
             b"RECENT" => {}
             b"FETCH" | b"UIDFETCH" => {
                 let mut fetch = Fetch::default();
-                if name.len() > b"FETCH".len() {
-                    fetch.uid = Some(number); // RFC 9586: there are no message numbers any more.
+                match name.len() > b"FETCH".len() {
+                    true => fetch.uid = Some(number), // RFC 9586: there are no message numbers any more.
+                    false => fetch.number = Some(number),
                 }
                 self.fetch = Some(fetch);
                 return self.fetched(items);
@@ -153,6 +154,9 @@ impl Tap {
         let uid = fetch.uid.and_then(Uid::new);
         if let (Some(rows), Some(uid), Some(octets)) = (&mut self.aside.rows, uid, fetch.octets) {
             rows.push(Message { uid, octets });
+            if let Some(place) = self.aside.place.as_mut().filter(|place| place.uid == uid) {
+                place.number = fetch.number;
+            }
         }
         if self.aside.all_wanted {
             if let Some(BodyItem::Quoted { octets, .. }) = &fetch.body {

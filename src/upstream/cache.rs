@@ -1,0 +1,235 @@
+//! Listings remembered from one session to the next, so that a poll without news lists nothing. A decorator: whoever is
+//! logged in was let in by the upstream itself, and whether what is remembered still holds is for the upstream's own room
+//! to prove. Losing any of it costs time only. Not here: lines that stay open.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    future::Future,
+    mem::size_of,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::{Fault, Mailbox, Upstream};
+use crate::mail::{Credentials, Snapshot, Uid};
+
+/// What a complete listing knew of a mailbox. It has at least one message, and UIDs that outlive a session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Known {
+    /// All messages, those that are not shown included.
+    listing: Arc<Snapshot>,
+    /// UIDNEXT, where the server tells it.
+    uid_next: Option<u32>,
+}
+
+/// A mailbox that was opened, its listing, and what the next listing may start from.
+pub type Opened<M> = (M, Arc<Snapshot>, Option<Arc<Known>>);
+
+/// A server that can build a listing on an earlier one.
+pub trait Relist: Upstream {
+    /// As [`Upstream::open`], and with the same result: what is `known` saves work and decides nothing.
+    fn relist(
+        &self,
+        who: &Arc<Credentials>,
+        known: Option<Arc<Known>>,
+    ) -> impl Future<Output = Result<Opened<Self::Mailbox>, Fault>> + Send;
+}
+
+/// An upstream whose listings are remembered.
+pub struct Cached<U> {
+    upstream: U,
+    /// Names server and mailbox: what is remembered of others is not for this one.
+    place: Arc<str>,
+    listings: Arc<Listings>,
+}
+
+/// The listings of all upstreams, within a limit; those that were not used for the longest time make room.
+pub struct Listings {
+    limit: usize,
+    held: Mutex<Held>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+/// Server and mailbox, and the name that the user has there.
+type Key = (Arc<str>, String);
+
+#[derive(Default)]
+struct Held {
+    by_key: HashMap<Arc<Key>, Entry>,
+    by_use: BTreeMap<u64, Arc<Key>>,
+    uses: u64,
+    octets: usize,
+}
+
+struct Entry {
+    known: Arc<Known>,
+    used: u64,
+    octets: usize,
+}
+
+impl Known {
+    /// What `listing` tells the next one; `None` if that is nothing.
+    pub(super) fn new(listing: Arc<Snapshot>, uid_next: Option<u32>) -> Option<Self> {
+        (listing.uid_validity().is_some() && !listing.is_empty()).then_some(Self { listing, uid_next })
+    }
+
+    /// All messages.
+    pub(super) const fn listing(&self) -> &Arc<Snapshot> {
+        &self.listing
+    }
+
+    /// UIDNEXT, where the server tells it.
+    pub(super) const fn uid_next(&self) -> Option<u32> {
+        self.uid_next
+    }
+
+    /// The last message.
+    pub(super) fn last(&self) -> Option<Uid> {
+        self.listing.uids().last().copied()
+    }
+
+    /// About as much memory as it needs.
+    fn octets(&self) -> usize {
+        self.listing.len() * (size_of::<Uid>() + size_of::<u32>()) + size_of::<Self>() + size_of::<Snapshot>()
+    }
+}
+
+impl<U> Cached<U> {
+    /// Remembers the listings of `upstream` in `listings`. `place` names the server and the mailbox that it opens.
+    pub fn new(upstream: U, place: impl Into<Arc<str>>, listings: Arc<Listings>) -> Self {
+        Self { upstream, place: place.into(), listings }
+    }
+}
+
+impl<U: Relist> Upstream for Cached<U>
+where
+    U::Mailbox: Mailbox,
+{
+    type Mailbox = U::Mailbox;
+
+    async fn open(&self, who: &Arc<Credentials>) -> Result<(U::Mailbox, Arc<Snapshot>), Fault> {
+        let key = (Arc::clone(&self.place), who.user.clone());
+        let (mailbox, snapshot, known) = self.upstream.relist(who, self.listings.recall(&key)).await?;
+        self.listings.remember(key, known);
+        Ok((mailbox, snapshot))
+    }
+}
+
+impl Listings {
+    /// Room for about so many octets; without any room nothing is remembered.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit, held: Mutex::default(), hits: AtomicU64::new(0), misses: AtomicU64::new(0) })
+    }
+
+    /// How often something was known, and how often not.
+    pub fn hits_and_misses(&self) -> (u64, u64) {
+        (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
+    }
+
+    fn recall(&self, key: &Key) -> Option<Arc<Known>> {
+        let mut held = self.held();
+        let known = held.touch(key);
+        let count = if known.is_some() { &self.hits } else { &self.misses };
+        count.fetch_add(1, Ordering::Relaxed);
+        known
+    }
+
+    fn remember(&self, key: Key, known: Option<Arc<Known>>) {
+        let mut held = self.held();
+        held.forget(&key);
+        let Some(known) = known else { return };
+        let octets = known.octets() + size_of::<Key>() + size_of::<Entry>() + key.1.len();
+        if octets > self.limit {
+            return;
+        }
+        while held.octets > self.limit - octets {
+            let Some(oldest) = held.by_use.values().next().cloned() else { break };
+            held.forget(&oldest);
+        }
+        held.uses += 1;
+        held.octets += octets;
+        let (key, used) = (Arc::new(key), held.uses);
+        held.by_use.insert(used, Arc::clone(&key));
+        held.by_key.insert(key, Entry { known, used, octets });
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    /// What is known; it is the last now that will have to make room.
+    fn touch(&mut self, key: &Key) -> Option<Arc<Known>> {
+        let entry = self.by_key.get_mut(key)?;
+        self.uses += 1;
+        let key = self.by_use.remove(&entry.used)?;
+        entry.used = self.uses;
+        self.by_use.insert(self.uses, key);
+        Some(Arc::clone(&entry.known))
+    }
+
+    fn forget(&mut self, key: &Key) {
+        if let Some(entry) = self.by_key.remove(key) {
+            self.by_use.remove(&entry.used);
+            self.octets -= entry.octets;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::{Deletion, Message, UidValidity};
+
+    fn known(messages: u32) -> Option<Arc<Known>> {
+        let messages = (1..=messages).filter_map(Uid::new).map(|uid| Message { uid, octets: 100 });
+        let listing = Snapshot::new(UidValidity::new(1), Deletion::Allowed, messages);
+        Known::new(Arc::new(listing), None).map(Arc::new)
+    }
+
+    fn key(place: &str, user: &str) -> Key {
+        (place.into(), user.to_owned())
+    }
+
+    #[test]
+    fn what_was_not_used_for_the_longest_time_makes_room() {
+        let listings = Listings::new(10_000);
+        for user in ["a", "b", "c"] {
+            listings.remember(key("here", user), known(300));
+        }
+        assert!(listings.recall(&key("here", "a")).is_some());
+        listings.remember(key("here", "d"), known(300));
+        let kept = ["a", "b", "c", "d"].map(|user| listings.recall(&key("here", user)).is_some());
+        assert_eq!(kept, [true, false, true, true]);
+        listings.remember(key("here", "e"), known(100_000));
+        assert!(listings.recall(&key("here", "e")).is_none(), "it is larger than all the room");
+        listings.remember(key("here", "a"), None);
+        assert!(listings.recall(&key("here", "a")).is_none(), "what is not known any more is forgotten");
+        assert_eq!(listings.hits_and_misses(), (4, 3));
+        let held = listings.held();
+        assert!(held.octets < 10_000 && held.by_key.len() == held.by_use.len());
+        assert_eq!(held.octets, held.by_key.values().map(|entry| entry.octets).sum::<usize>());
+    }
+
+    #[test]
+    fn nothing_is_known_of_another_user_or_place() {
+        let listings = Listings::new(1 << 20);
+        listings.remember(key("here", "tim"), known(3));
+        for (place, user) in [("there", "tim"), ("here", "Tim"), ("here", "tim ")] {
+            assert!(listings.recall(&key(place, user)).is_none());
+        }
+    }
+
+    #[test]
+    fn nothing_is_known_of_a_mailbox_whose_uids_do_not_last() {
+        let one = [Message { uid: Uid::new(5).unwrap(), octets: 1 }];
+        for (validity, messages) in [(None, &one[..]), (UidValidity::new(1), &[])] {
+            let listing = Snapshot::new(validity, Deletion::Allowed, messages.iter().copied());
+            assert_eq!(Known::new(Arc::new(listing), Some(9)), None);
+        }
+    }
+}
