@@ -30,6 +30,7 @@ use crate::{
     upstream::{
         cache::{Cached, Listings},
         imap::{self, Budget, Imap, Security},
+        warm::Warm,
     },
 };
 
@@ -89,7 +90,7 @@ pub async fn run(
 struct Daemon {
     /// What holds now.
     config: Config,
-    gateway: Arc<Gateway<Cached<Imap>>>,
+    gateway: Arc<Gateway<Warm<Cached<Imap>>>>,
     ports: Vec<Port>,
     sessions: Sessions,
     memory: Memory,
@@ -192,7 +193,7 @@ impl Daemon {
 /// What a configuration names besides ports, read.
 struct Files {
     acceptor: Option<Acceptor>,
-    routes: Routes<Cached<Imap>>,
+    routes: Routes<Warm<Cached<Imap>>>,
 }
 
 impl Files {
@@ -257,10 +258,10 @@ fn upstreams(config: &Config) -> Vec<(&str, String)> {
 
 /// The ways to the upstreams. Root certificates are read where there is TLS alone: a machine that has none, a container of
 /// nothing but popgate say, does without them.
-fn routes(config: &Config, memory: &Memory) -> Result<Routes<Cached<Imap>>, tls::Error> {
+fn routes(config: &Config, memory: &Memory) -> Result<Routes<Warm<Cached<Imap>>>, tls::Error> {
     let mut connectors: HashMap<_, Connector> = HashMap::new();
     let mut route = |upstream: &config::Upstream| {
-        let config::Upstream { server, ca, maildrops } = upstream.clone();
+        let config::Upstream { server, ca, maildrops, warm } = upstream.clone();
         let connector = match (server.security, connectors.entry(ca)) {
             (Security::Plain, _) => None,
             (_, Entry::Occupied(known)) => Some(known.get().clone()),
@@ -271,7 +272,7 @@ fn routes(config: &Config, memory: &Memory) -> Result<Routes<Cached<Imap>>, tls:
         };
         let place = format!("{} {}", server.endpoint, server.mailbox);
         let imap = Imap::sharing(server, Arc::new(Tcp), connector, memory.budget.clone());
-        Ok::<_, tls::Error>(Route::new(Cached::new(imap, place, memory.listings.clone()), maildrops))
+        Ok::<_, tls::Error>(Route::new(Warm::new(Cached::new(imap, place, memory.listings.clone()), warm), maildrops))
     };
     let mut all = Routes::new(config.upstream.as_ref().map(&mut route).transpose()?, config.append_domain.clone());
     for config::Route { domains, upstream } in &config.routes {

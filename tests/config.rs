@@ -259,18 +259,18 @@ fn a_route_is_based_on_the_maildrop_above_and_not_on_the_upstream() {
     let config = load(&[&file], &[], &upstream("imap://127.0.0.1"));
     let [one, three] = &config.routes[..] else { panic!("{:?}", config.routes) };
 
-    let Upstream { server, ca, maildrops } = config.upstream.as_ref().unwrap();
+    let Upstream { server, ca, maildrops, .. } = config.upstream.as_ref().unwrap();
     assert_eq!((server.endpoint.to_string().as_str(), server.mailbox.as_str()), ("127.0.0.1:143", "Mail"));
     assert_eq!((ca, maildrops.strip_domain), (&Some(directory.path().join("extra-ca.pem")), true));
 
-    let Upstream { server, ca, maildrops } = &one.upstream;
+    let Upstream { server, ca, maildrops, .. } = &one.upstream;
     assert_eq!((server.endpoint.to_string().as_str(), server.mailbox.as_str()), ("one.example:993", "INBOX"));
     assert_eq!((ca, maildrops.strip_domain), (&None, false));
     assert_eq!((server.on_delete, server.deleted), (Some(OnDelete::Ignore), Deleted::Hide));
     assert_eq!((maildrops.unique_ids.to_string().as_str(), maildrops.seen), ("{uid}", Seen::Never));
     assert_eq!(maildrops.lock, Lock::Gateway);
 
-    let Upstream { server, ca, maildrops } = &three.upstream;
+    let Upstream { server, ca, maildrops, .. } = &three.upstream;
     assert_eq!(ca, &Some(directory.path().join("fullchain.pem")));
     assert_eq!((server.on_delete, server.deleted), (Some(OnDelete::Ignore), Deleted::Hide));
     assert_eq!((maildrops.unique_ids.to_string().as_str(), maildrops.seen), ("{uidvalidity}{uid}", Seen::Retr));

@@ -28,3 +28,4 @@ mod swarm;
 mod tls;
 mod transcripts;
 mod upstream;
+mod warm;

@@ -100,7 +100,7 @@ fn choose(config: &Config, user: &str) -> Option<(usize, String)> {
 
 impl Site<'_> {
     async fn look(&self, progress: &mut (impl FnMut(&Progress) + Send)) -> Result<report::Upstream, Error> {
-        let config::Upstream { server, ca, maildrops } = self.upstream;
+        let config::Upstream { server, ca, maildrops, .. } = self.upstream;
         let imap::Settings { security, endpoint, mailbox, .. } = server;
         let connector = match security {
             Security::Plain => None,

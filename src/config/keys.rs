@@ -102,6 +102,8 @@ pub(super) const KEYS: &[(&str, Kind, &str)] = &[
     ("upstream.strip_domain", Kind::Switch, SWITCH),
     ("upstream.dangerous_plaintext", Kind::Switch, SWITCH),
     ("upstream.read_ahead", Kind::Switch, SWITCH),
+    ("upstream.warm_ttl", Kind::Text, "a time from 0s to 30m, such as \"60s\""),
+    ("upstream.warm_auth_ttl", Kind::Text, "a time from 0s to 30m, such as \"5m\""),
     (
         "maildrop.uidl",
         Kind::Text,

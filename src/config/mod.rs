@@ -10,7 +10,7 @@ use crate::{
     gateway::{self, Domain, Maildrops},
     net::Endpoint,
     telemetry,
-    upstream::imap,
+    upstream::{imap, warm},
 };
 
 pub use self::{
@@ -84,6 +84,8 @@ pub struct Upstream {
     pub ca: Option<PathBuf>,
     /// What sessions on it do.
     pub maildrops: Maildrops,
+    /// How long lines to it stay open when their sessions are over.
+    pub warm: warm::Settings,
 }
 
 /// An IMAP server for users of some domains.

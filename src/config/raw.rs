@@ -51,6 +51,8 @@ pub(super) struct Upstream {
     pub(super) strip_domain: bool,
     pub(super) dangerous_plaintext: bool,
     pub(super) read_ahead: bool,
+    pub(super) warm_ttl: String,
+    pub(super) warm_auth_ttl: String,
 }
 
 /// What is not set here is set above: for a route in `[maildrop]`, for that in the defaults.
@@ -140,6 +142,8 @@ impl Default for Upstream {
             strip_domain: false,
             dangerous_plaintext: false,
             read_ahead: true,
+            warm_ttl: "60s".to_owned(),
+            warm_auth_ttl: "300s".to_owned(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the gateway needs of the server behind it, and no more: open a mailbox, read messages, settle what QUIT asks for.
-//! No POP3 word in here. [`imap`] is the real thing, [`memory`] the twin that tests run against; [`cache`] goes around
-//! either.
+//! No POP3 word in here. [`imap`] is the real thing, [`memory`] the twin that tests run against; [`cache`] and
+//! [`warm`] go around others and save work.
 
 use std::{fmt, future::Future, sync::Arc};
 
@@ -9,6 +9,7 @@ use crate::mail::{Changes, Credentials, Snapshot, Uid};
 pub mod cache;
 pub mod imap;
 pub mod memory;
+pub mod warm;
 
 /// A server that holds mailboxes.
 pub trait Upstream: Send + Sync + 'static {
@@ -100,6 +101,12 @@ impl<'a, M: Mailbox> Body<'a, M> {
     /// For implementations of [`Mailbox`]: a body of which `octets` will come.
     pub(crate) const fn new(mailbox: &'a mut M, octets: u64, extent: Extent) -> Self {
         Self { mailbox, octets, extent, ended: false }
+    }
+
+    /// For implementations of [`Mailbox`] that go around another: what is needed to begin the same body as their own.
+    fn handed_on(mut self) -> (u64, Extent) {
+        self.ended = true;
+        (self.octets, self.extent)
     }
 
     /// How many octets come in all. The upstream announced them; they are here only when [`next`](Self::next) says so.

@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     path::PathBuf,
+    time::Duration,
 };
 
 use super::{Check, Domain, quoted, without_numbers};
@@ -15,7 +16,10 @@ use crate::{
     gateway::{Lock, Maildrops, Seen},
     net::{Endpoint, tls::Connector},
     pop3::unique_id::{self, Template},
-    upstream::imap::{self, Deleted, OnDelete, Security},
+    upstream::{
+        imap::{self, Deleted, OnDelete, Security},
+        warm,
+    },
 };
 
 /// What a table of maildrops says, and before it the tables that it is based on.
@@ -75,6 +79,8 @@ impl Check<'_> {
             ("upstream.strip_domain", raw.strip_domain),
             ("upstream.dangerous_plaintext", raw.dangerous_plaintext),
             ("upstream.read_ahead", raw.read_ahead != default.read_ahead),
+            ("upstream.warm_ttl", raw.warm_ttl != default.warm_ttl),
+            ("upstream.warm_auth_ttl", raw.warm_auth_ttl != default.warm_auth_ttl),
         ] {
             if set {
                 let instead = "needed: upstream.url as well, or the key in the [route.upstream] that it is meant for";
@@ -114,6 +120,8 @@ impl Check<'_> {
         let server = self.server(place, raw);
         let mailbox = self.mailbox(&place.key("upstream.mailbox"), &raw.mailbox);
         let ca = raw.ca.as_ref().and_then(|file| self.ca(&place.key("upstream.ca"), file));
+        let ttl = self.time(&place.key("upstream.warm_ttl"), &raw.warm_ttl, LONGEST);
+        let auth_ttl = self.time(&place.key("upstream.warm_auth_ttl"), &raw.warm_auth_ttl, LONGEST);
         if raw.dangerous_plaintext {
             self.dangerous.push(place.named("upstream.dangerous_plaintext"));
         }
@@ -123,6 +131,7 @@ impl Check<'_> {
         Some(Upstream {
             server: imap::Settings { security, endpoint, mailbox, on_delete, deleted, read_ahead: raw.read_ahead },
             ca,
+            warm: warm::Settings { ttl: ttl?, auth_ttl: auth_ttl? },
             maildrops: Maildrops { upstream, strip_domain: raw.strip_domain, unique_ids, seen, lock },
         })
     }
@@ -238,3 +247,6 @@ impl Place<'_> {
 }
 
 const ONCE: &str = "allowed: each domain once, in one route";
+
+/// Servers log out who is silent for half an hour (RFC 3501 §5.4).
+const LONGEST: Duration = Duration::from_secs(30 * 60);

@@ -285,6 +285,13 @@ impl Conn {
         }
     }
 
+    /// Whether the line is as after a tagged reply: nothing is open, nothing lies unread. What was fetched ahead is let go.
+    pub(super) fn is_in_step(&mut self) -> bool {
+        self.stash.discard();
+        let is_quiet = self.open.is_empty() && self.finished.is_empty() && self.stash.is_empty();
+        is_quiet && !self.broken && self.view.changed.is_none() && self.unread() == 0
+    }
+
     /// Sends a FETCH for the body of `uid` and waits until the body begins or the command ends.
     pub(super) async fn ask_body(&mut self, uid: Uid, command: &str) -> Result<Answer, Trouble> {
         let tag = self.send(command)?;

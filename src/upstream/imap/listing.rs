@@ -2,8 +2,9 @@
 //! missing. A listing is complete or it is an error. What is known from earlier is not asked for again, if its last
 //! message shows that it is still as it was.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::{
@@ -86,9 +87,7 @@ pub(super) async fn open(
     let select = conn.send(&format!("{command} {}", name::mailbox(&settings.mailbox)))?;
     // That the last known message comes again costs a line and proves more than it costs, see `continued`.
     let mut remembered = known.and_then(Known::last);
-    let fetch = conn.send(&format!("UID FETCH {}:* (RFC822.SIZE)", remembered.map_or(1, Uid::value)))?;
-    conn.aside().rows = Some(Vec::new());
-    conn.aside().place = remembered.map(|uid| Placed { uid, number: None });
+    let fetch = ask_rows(&mut conn, remembered)?;
     let list = match looks_for_trash {
         true => {
             conn.aside().trash = Some(String::new());
@@ -102,44 +101,82 @@ pub(super) async fn open(
     if access == Access::Look {
         conn.view.suppose_writable();
     }
-    let fetched = conn.finish(&fetch).await;
-    let rows = conn.aside().rows.take().unwrap_or_default();
+    let (rows, certain) = rows(&mut conn, &selected, &fetch, known, &mut remembered).await?;
     let listed = match list {
         Some(list) => Some(conn.finish(&list).await),
         None => None,
     };
-    let (rows, certain) = match known {
-        None => (cold(&mut conn, &selected, fetched, rows).await?, true),
-        Some(known) => match continued(&mut conn, &selected, fetched, rows, known)? {
-            Some(continued) => continued,
-            None => {
-                remembered = None;
-                let tag = conn.send("UID FETCH 1:* (RFC822.SIZE)")?;
-                conn.aside().rows = Some(Vec::new());
-                let fetched = conn.finish(&tag).await;
-                let rows = conn.aside().rows.take().unwrap_or_default();
-                (cold(&mut conn, &selected, fetched, rows).await?, true)
-            }
-        },
-    };
-    let (mut messages, mut unlisted) = complete(&mut conn, &selected, sorted(rows), certain).await?;
+    let (messages, mut unlisted) = complete(&mut conn, &selected, sorted(rows), certain).await?;
     let trash = match listed {
         // A server that refuses to say where the trash is has none for us.
         None | Some(Err(Trouble::No(_) | Trouble::Bad(_))) => None,
         Some(Ok(_)) => conn.aside().trash.take(),
         Some(Err(trouble)) => return Err(trouble),
     };
-    let (removal, deletion) = removal(server, &conn, trash.filter(|trash| !trash.is_empty()));
+    let removal = removal(server, &conn, trash.filter(|trash| !trash.is_empty()));
+    let (snapshot, ground, known) = shown(server, &mut conn, &selected, known, messages, &mut unlisted, removal).await?;
+    Ok(Listing { conn, snapshot, ground, known, remembered, unlisted })
+}
+
+/// A mailbox that has been listed again: what there is now, what the next listing may start from, and up to where it was
+/// known before.
+pub(super) struct Renewed {
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) ground: Ground,
+    pub(super) known: Option<Known>,
+    pub(super) remembered: Option<Uid>,
+}
+
+/// Lists a mailbox that has stayed selected since `ground` was found. UIDNEXT is not told again; that the number of rows is
+/// that of EXISTS says that nothing is missing.
+pub(super) async fn renew(
+    server: &Server,
+    conn: &mut Conn,
+    ground: &Ground,
+    deletion: Deletion,
+    known: Option<&Known>,
+) -> Result<Renewed, Trouble> {
+    let was_read_only = conn.view.read_only;
+    let mut remembered = known.and_then(Known::last);
+    let noop = conn.send("NOOP")?;
+    let fetch = ask_rows(conn, remembered)?;
+    timeout(SIGN_OF_LIFE, conn.finish(&noop)).await.map_err(|_| Trouble::Silent("a line was taken up again"))??;
+    let selected = Selected {
+        exists: conn.view.exists.ok_or(Malformed("no EXISTS for the selected mailbox"))?,
+        uid_validity: ground.uid_validity,
+        uid_next: None,
+        expunged: conn.view.expunged,
+    };
+    let (rows, certain) = rows(conn, &selected, &fetch, known, &mut remembered).await?;
+    let (messages, mut unlisted) = complete(conn, &selected, sorted(rows), certain).await?;
+    let removal = (ground.removal.clone(), deletion);
+    let (snapshot, new, known) = shown(server, conn, &selected, known, messages, &mut unlisted, removal).await?;
+    if conn.view.read_only != was_read_only {
+        return Err(Trouble::Changed("it is read-only now"));
+    }
+    Ok(Renewed { snapshot, ground: Ground { uid_next: ground.uid_next, ..new }, known, remembered })
+}
+
+/// Leaves out what flags hide, and says what the session stands on and what the next listing may start from.
+async fn shown(
+    server: &Server,
+    conn: &mut Conn,
+    selected: &Selected,
+    known: Option<&Known>,
+    mut messages: Vec<Message>,
+    unlisted: &mut Vec<Uid>,
+    (removal, deletion): (Removal, Deletion),
+) -> Result<(Arc<Snapshot>, Ground, Option<Known>), Trouble> {
     let mut expunged = conn.view.expunged;
-    let mut unwanted = hidden_by_flags(server, &mut conn, &removal).await?;
+    let mut unwanted = hidden_by_flags(server, conn, &removal).await?;
     for _ in 0..ROUNDS {
         if conn.view.expunged == expunged {
             break;
         }
         // What was removed before the search was found by no flag, and may be what was hidden from clients so far.
-        (messages, unlisted) = complete(&mut conn, &selected, messages, true).await?;
+        (messages, *unlisted) = complete(conn, selected, messages, true).await?;
         expunged = conn.view.expunged;
-        unwanted = hidden_by_flags(server, &mut conn, &removal).await?;
+        unwanted = hidden_by_flags(server, conn, &removal).await?;
     }
     let mut hidden = unlisted.clone();
     // Flags change without a trace in what is compared, so that hidden messages are remembered like all others.
@@ -173,7 +210,37 @@ pub(super) async fn open(
         Some(all) => Arc::new(Snapshot::new(selected.uid_validity, deletion, all)),
     };
     let known = is_listed.then(|| Known::new(listed, selected.uid_next)).flatten();
-    Ok(Listing { conn, snapshot, ground, known, remembered, unlisted })
+    Ok((snapshot, ground, known))
+}
+
+/// Asks for the sizes of all messages from one on, and for its place among all.
+fn ask_rows(conn: &mut Conn, from: Option<Uid>) -> Result<Tag, Trouble> {
+    let tag = conn.send(&format!("UID FETCH {}:* (RFC822.SIZE)", from.map_or(1, Uid::value)))?;
+    conn.aside().rows = Some(Vec::new());
+    conn.aside().place = from.map(|uid| Placed { uid, number: None });
+    Ok(tag)
+}
+
+/// All rows, by what is `known` and the answer to `fetch`, or without the former if it is of no use, and then nothing is
+/// `remembered` either. And whether it is certain that they all exist.
+async fn rows(
+    conn: &mut Conn,
+    selected: &Selected,
+    fetch: &Tag,
+    known: Option<&Known>,
+    remembered: &mut Option<Uid>,
+) -> Result<(Vec<Message>, bool), Trouble> {
+    let fetched = conn.finish(fetch).await;
+    let rows = conn.aside().rows.take().unwrap_or_default();
+    let Some(known) = known else { return Ok((cold(conn, selected, fetched, rows).await?, true)) };
+    if let Some(continued) = continued(conn, selected, fetched, rows, known)? {
+        return Ok(continued);
+    }
+    *remembered = None;
+    let tag = ask_rows(conn, None)?;
+    let fetched = conn.finish(&tag).await;
+    let rows = conn.aside().rows.take().unwrap_or_default();
+    Ok((cold(conn, selected, fetched, rows).await?, true))
 }
 
 /// The rows of a mailbox of which nothing was known, as far as the server gives them.
@@ -494,3 +561,6 @@ const UNLISTED: usize = 10;
 
 /// UIDs a command when a set cannot be written as ranges: at most 11 octets each, so 8,000 octets hold them.
 const SET: usize = 700;
+
+/// A line that is taken up again must answer within this time: a new one would not take much longer.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(2);

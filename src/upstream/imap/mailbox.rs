@@ -15,14 +15,14 @@ use super::{
     Server,
     conn::{Answer, Conn, Tag},
     fault::{Phase, Trouble},
-    listing::{self, Ground},
+    listing::{self, Ground, Renewed},
     login, settle,
     stash::{Arrived, GROUP, GROUP_MESSAGES, Item},
     tap::{Malformed, Opened},
 };
 use crate::{
     mail::{Changes, Credentials, Snapshot, Uid},
-    upstream::{Body, Extent, Fault, Mailbox, Piece, Settled, Verdict, Window},
+    upstream::{Body, Extent, Fault, Mailbox, Piece, Settled, Verdict, Window, cache::Known, warm::Renew},
 };
 
 /// An opened IMAP mailbox.
@@ -39,6 +39,8 @@ pub struct ImapMailbox {
     pub(super) must_verify: bool,
     /// Messages up to this one are listed as an earlier session knew them, so they are verified before they are deleted.
     pub(super) remembered: Option<Uid>,
+    /// What the next listing on this line may start from.
+    known: Option<Arc<Known>>,
     /// A command that removes messages was sent.
     pub(super) has_removed: bool,
     /// Why this mailbox cannot be trusted to be the one that was listed. Nothing is asked of it any more.
@@ -84,6 +86,7 @@ impl ImapMailbox {
         snapshot: Arc<Snapshot>,
         ground: Ground,
         remembered: Option<Uid>,
+        known: Option<Arc<Known>>,
     ) -> Self {
         Self {
             server,
@@ -95,6 +98,7 @@ impl ImapMailbox {
             reconnected: None,
             must_verify: false,
             remembered,
+            known,
             has_removed: false,
             changed: None,
         }
@@ -460,6 +464,29 @@ impl Mailbox for ImapMailbox {
             0 => conn.leave().await,
             _ => conn.abort(),
         }
+    }
+}
+
+impl Renew for ImapMailbox {
+    fn is_in_step(&mut self) -> bool {
+        let is_first = self.reconnected.is_none() && self.changed.is_none() && !self.must_verify;
+        let is_idle = matches!(self.reading, Reading::Nothing);
+        // Where UIDs do not last, a new session needs a new line.
+        is_first && is_idle && self.ground.uid_validity.is_some() && self.conn.as_mut().is_some_and(Conn::is_in_step)
+    }
+
+    async fn renew(&mut self, who: &Arc<Credentials>) -> Result<Arc<Snapshot>, Fault> {
+        let conn = self.conn.as_mut().ok_or_else(|| Trouble::Lost.into_fault(Phase::Use, false))?;
+        let deletion = self.snapshot.deletion();
+        let renewed = listing::renew(&self.server, conn, &self.ground, deletion, self.known.as_deref()).await;
+        let Renewed { snapshot, ground, known, remembered } = renewed.map_err(|trouble| self.fault(trouble))?;
+        self.who = Arc::clone(who);
+        self.snapshot = snapshot;
+        self.ground = ground;
+        self.known = known.map(Arc::new);
+        self.remembered = remembered;
+        self.has_removed = false;
+        Ok(Arc::clone(&self.snapshot))
     }
 }
 

@@ -144,7 +144,8 @@ impl Relist for Imap {
         let listing = open(&server, &who, known.as_deref()).await?;
         let Listing { conn, snapshot, ground, known: new, remembered, .. } = listing;
         let new = new.map(|new| known.filter(|known| **known == new).unwrap_or_else(|| Arc::new(new)));
-        Ok((ImapMailbox::new(server, who, conn, snapshot.clone(), ground, remembered), snapshot, new))
+        let mailbox = ImapMailbox::new(server, who, conn, snapshot.clone(), ground, remembered, new.clone());
+        Ok((mailbox, snapshot, new))
     }
 }
 

@@ -1,0 +1,262 @@
+//! Lines that stay open between sessions: when one is lent, when it is not, and that nobody ever reads what is somebody
+//! else's. Only here does a second session begin on the line of the first.
+
+use std::{io, sync::Arc, time::Duration};
+
+use popgate::{
+    mail::{Changes, Credentials, Proof, Secret, Snapshot, Uid},
+    net::{Dial, Endpoint, Pending, Wire},
+    upstream::{
+        Fault, Mailbox as _, Settled, Upstream, Verdict,
+        cache::{Cached, Listings},
+        imap::{Imap, ImapMailbox},
+        warm::{Kept, Settings, Warm},
+    },
+};
+use proptest::{collection::vec, prelude::*};
+use tokio::time::sleep;
+
+use crate::support::{
+    gate,
+    script::{Account, Content, Manner, Server, What},
+};
+
+type Upper = Warm<Cached<Imap>>;
+
+/// Lines to a scripted server.
+struct Pipes(Server);
+
+impl Dial for Pipes {
+    fn dial<'a>(&'a self, _: &'a Endpoint) -> Pending<'a, io::Result<Box<dyn Wire>>> {
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let server = self.0.clone();
+        tokio::spawn(async move { server.serve(theirs).await });
+        Box::pin(async { Ok(Box::new(ours) as Box<dyn Wire>) })
+    }
+}
+
+const TTL: Duration = Duration::from_secs(60);
+const AUTH_TTL: Duration = Duration::from_secs(100);
+
+fn warm(server: &Server) -> Upper {
+    let imap = Imap::new(gate::upstream(), Arc::new(Pipes(server.clone())), None);
+    Warm::new(Cached::new(imap, "here", Listings::new(1 << 20)), Settings { ttl: TTL, auth_ttl: AUTH_TTL })
+}
+
+fn user(name: &str, password: &str) -> Arc<Credentials> {
+    Arc::new(Credentials { user: name.into(), proof: Proof::Password(Secret::new(password.into())) })
+}
+
+async fn open(upstream: &Upper) -> Result<(Kept<ImapMailbox>, Arc<Snapshot>), Fault> {
+    upstream.open(&user("tim", "sec ret")).await
+}
+
+fn uids(snapshot: &Snapshot) -> Vec<u32> {
+    snapshot.uids().iter().map(|uid| uid.value()).collect()
+}
+
+fn commands(server: &Server) -> Vec<String> {
+    server.received().into_iter().map(|received| received.text).collect()
+}
+
+fn delete(value: u32) -> Changes {
+    Changes { delete: Uid::new(value).into_iter().collect(), seen: Vec::new() }
+}
+
+/// H.5: one flight, and everything that happened meanwhile is in the listing.
+#[tokio::test(start_paused = true)]
+async fn a_second_session_begins_with_noop() {
+    let server = Server::fixture(Manner::default());
+    let upstream = warm(&server);
+    let (mailbox, _) = open(&upstream).await.unwrap();
+    mailbox.leave().await;
+    assert_eq!(upstream.waiting(), 1);
+    let before = server.received().len();
+    let (mailbox, snapshot) = open(&upstream).await.unwrap();
+    assert_eq!(uids(&snapshot), [5, 7, 9]);
+    assert_eq!(commands(&server)[before..], ["NOOP", "UID FETCH 9:* (RFC822.SIZE)"]);
+    assert_eq!(upstream.waiting(), 0, "a line that is lent waits for nobody");
+    mailbox.leave().await;
+    server.with("tim", "INBOX", |inbox| {
+        inbox.deliver(Content::Filler(150));
+        inbox.expunge(5);
+    });
+    let (mut mailbox, snapshot) = open(&upstream).await.unwrap();
+    assert_eq!(uids(&snapshot), [7, 9, 12]);
+    assert!(matches!(mailbox.settle(&delete(9)).await, Settled::Done));
+    mailbox.leave().await;
+    let (mailbox, snapshot) = open(&upstream).await.unwrap();
+    assert_eq!(uids(&snapshot), [7, 12]);
+    assert_eq!((server.connections(), upstream.lent_and_dropped()), (1, (3, 0)));
+    // It is lent to one session at a time.
+    let (other, snapshot) = open(&upstream).await.unwrap();
+    assert_eq!((uids(&snapshot), server.connections()), (vec![7, 12], 2));
+    mailbox.leave().await;
+    other.leave().await;
+    assert_eq!(upstream.waiting(), 1, "of one user one line waits");
+}
+
+/// F-20: another password, another user, or the same long after: the upstream decides, on a new line.
+#[tokio::test(start_paused = true)]
+async fn only_the_upstream_lets_anybody_in() {
+    let server = Server::fixture(Manner::default());
+    let upstream = warm(&server);
+    open(&upstream).await.unwrap().0.leave().await;
+    for who in [user("tim", "sec re"), user("Tim", "sec ret"), user("tim", "sec rett"), user("timsec", " ret")] {
+        assert_eq!(upstream.open(&who).await.err().unwrap().verdict, Verdict::Denied);
+    }
+    assert_eq!((server.connections(), upstream.waiting()), (5, 1), "a stranger drops no line");
+    open(&upstream).await.unwrap().0.leave().await;
+    assert_eq!(server.connections(), 5);
+    sleep(TTL - Duration::from_secs(1)).await;
+    open(&upstream).await.unwrap().0.leave().await;
+    assert_eq!(server.connections(), 5);
+    // It would wait for another minute, but the password was shown a hundred seconds ago.
+    sleep(AUTH_TTL - TTL + Duration::from_secs(2)).await;
+    open(&upstream).await.unwrap().0.leave().await;
+    assert_eq!(server.connections(), 6);
+    sleep(TTL + Duration::from_secs(1)).await;
+    assert_eq!(upstream.waiting(), 0);
+    assert_eq!(commands(&server).last().unwrap(), "LOGOUT");
+}
+
+/// F-21: whatever a line does when it is taken up again, the session has a new one and does not notice.
+#[tokio::test(start_paused = true)]
+async fn a_line_of_no_use_is_replaced() {
+    for (on, what) in [
+        ("NOOP", What::Bye("enough".into())),
+        ("NOOP", What::Close),
+        ("NOOP", What::No("not now".into())),
+        ("NOOP", What::Bad("what".into())),
+        ("NOOP", What::Mute),
+        ("NOOP", What::Say(b"$ OK done\r\nA9999 OK whose\r\n".to_vec())),
+        ("NOOP", What::Before(b"* OK [UIDVALIDITY 101] another\r\n".to_vec())),
+        ("NOOP", What::Before(b"* 2 EXISTS\r\n".to_vec())),
+        ("NOOP", What::Before(b"* OK [CLOSED] gone\r\n".to_vec())),
+        ("UID FETCH 9:*", What::Cut(10)),
+        ("UID FETCH 9:*", What::Bye("enough".into())),
+    ] {
+        let server = Server::fixture(Manner::default().deviating(on, 1, what));
+        let upstream = warm(&server);
+        open(&upstream).await.unwrap().0.leave().await;
+        let (_, snapshot) = open(&upstream).await.unwrap();
+        assert_eq!(uids(&snapshot), [5, 7, 9], "{on}");
+        assert_eq!((server.connections(), upstream.lent_and_dropped()), (2, (0, 1)), "{on}");
+    }
+}
+
+/// F-21: what was not read to its end, or went wrong, is not kept.
+#[tokio::test(start_paused = true)]
+async fn a_line_out_of_step_is_not_kept() {
+    let uid = Uid::new(9).unwrap();
+    let server = Server::fixture(Manner::default());
+    server.with("tim", "INBOX", |inbox| inbox.messages[2].content = Content::Filler(200_000));
+    let upstream = warm(&server);
+    let (mut mailbox, _) = open(&upstream).await.unwrap();
+    let mut body = mailbox.fetch(uid).await.unwrap().unwrap();
+    body.next().await.unwrap().unwrap();
+    drop(body);
+    mailbox.leave().await;
+    assert_eq!(upstream.waiting(), 0);
+
+    let server = Server::fixture(Manner::default().deviating("UID FETCH 9 ", 1, What::No("no".into())));
+    let upstream = warm(&server);
+    let (mut mailbox, _) = open(&upstream).await.unwrap();
+    assert!(mailbox.fetch(uid).await.is_err());
+    mailbox.leave().await;
+    assert_eq!(upstream.waiting(), 0);
+
+    // Where UIDs do not last there is nothing to go on with (C.7).
+    let server = Server::fixture(Manner::default());
+    server.with("tim", "INBOX", |inbox| inbox.sticky = false);
+    let upstream = warm(&server);
+    open(&upstream).await.unwrap().0.leave().await;
+    assert_eq!(upstream.waiting(), 0);
+}
+
+/// What goes wrong upstream, and when: at the how many-th of these commands.
+fn trouble() -> impl Strategy<Value = (&'static str, usize, u8, u64)> {
+    let on = prop::sample::select(vec!["NOOP", "UID FETCH", "SELECT", "AUTHENTICATE", "UID STORE"]);
+    (on, 1..200_usize, 0..6_u8, 0..400_u64)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
+
+    /// T37, F-20, F-21, I5: 64 users come and go in any order, with each other's passwords too, while the upstream breaks
+    /// down in all ways; every octet that anybody reads is in a message of that user.
+    #[test]
+    fn nobody_reads_what_is_somebody_elses(
+        visits in vec((0..64_usize, 0..8_u8, any::<bool>()), 400),
+        troubles in vec(trouble(), 0..24),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(visit(&visits, troubles));
+    }
+}
+
+fn text(name: usize) -> String {
+    format!("To: user-{name:02}\r\n\r\n").repeat(20)
+}
+
+async fn visit(visits: &[(usize, u8, bool)], troubles: Vec<(&str, usize, u8, u64)>) {
+    let mut manner = Manner::default();
+    for (on, nth, what, octets) in troubles {
+        let what = match what {
+            0 => What::Cut(octets),
+            1 => What::Stall(octets),
+            2 => What::Close,
+            3 => What::Bye("enough".into()),
+            4 => What::No("not now".into()),
+            _ => What::Mute,
+        };
+        manner = manner.deviating(on, nth, what);
+    }
+    let accounts = (0..64).map(|name| {
+        let mut account = Account::fixture();
+        account.user = format!("user-{name:02}");
+        account.password = Some(format!("password-{name:02}").into_bytes());
+        let inbox = account.mailbox("INBOX").unwrap();
+        inbox.messages.clear();
+        for _ in 0..3 {
+            inbox.deliver(Content::new(text(name)));
+        }
+        account
+    });
+    let server = Server::new(manner, accounts.collect());
+    let upstream = Arc::new(warm(&server));
+    for visits in visits.chunks(4) {
+        let sessions = visits.iter().map(|&(name, kind, early)| {
+            let upstream = Arc::clone(&upstream);
+            tokio::spawn(async move { session(&upstream, name, kind, early).await })
+        });
+        for session in sessions.collect::<Vec<_>>() {
+            session.await.unwrap();
+        }
+    }
+}
+
+async fn session(upstream: &Upper, name: usize, kind: u8, early: bool) {
+    let password = if kind == 0 { name + 1 } else { name };
+    let who = user(&format!("user-{name:02}"), &format!("password-{password:02}"));
+    let Ok((mut mailbox, snapshot)) = upstream.open(&who).await else { return };
+    assert_ne!(kind, 0, "another's password opened the mailbox");
+    for uid in snapshot.uids().to_vec() {
+        let Ok(Some(mut body)) = mailbox.fetch(uid).await else { continue };
+        let mut octets = Vec::new();
+        while let Ok(Some(chunk)) = body.next().await {
+            octets.extend_from_slice(chunk);
+            if early {
+                break;
+            }
+        }
+        assert!(text(name).into_bytes().starts_with(&octets), "user-{name:02} reads {octets:?}");
+    }
+    if kind == 1 {
+        mailbox.settle(&Changes { delete: snapshot.uids().iter().take(1).copied().collect(), seen: Vec::new() }).await;
+    }
+    match kind {
+        2 => drop(mailbox),
+        _ => mailbox.leave().await,
+    }
+}
