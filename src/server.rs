@@ -30,6 +30,7 @@ use crate::{
     upstream::{
         cache::{Cached, Listings},
         imap::{self, Budget, Imap, Security},
+        sparing::Sparing,
         warm::Warm,
     },
 };
@@ -90,11 +91,15 @@ pub async fn run(
 struct Daemon {
     /// What holds now.
     config: Config,
-    gateway: Arc<Gateway<Warm<Cached<Imap>>>>,
+    gateway: Arc<Gateway<Way>>,
     ports: Vec<Port>,
     sessions: Sessions,
     memory: Memory,
 }
+
+/// A server as sessions have it: a line that is kept open asks it for nothing, a new one spares it, and what was listed before is
+/// not listed again.
+type Way = Warm<Sparing<Cached<Imap>>>;
 
 /// What all upstreams share, whatever configuration they are of.
 #[derive(Clone)]
@@ -193,7 +198,7 @@ impl Daemon {
 /// What a configuration names besides ports, read.
 struct Files {
     acceptor: Option<Acceptor>,
-    routes: Routes<Warm<Cached<Imap>>>,
+    routes: Routes<Way>,
 }
 
 impl Files {
@@ -258,7 +263,7 @@ fn upstreams(config: &Config) -> Vec<(&str, String)> {
 
 /// The ways to the upstreams. Root certificates are read where there is TLS alone: a machine that has none, a container of
 /// nothing but popgate say, does without them.
-fn routes(config: &Config, memory: &Memory) -> Result<Routes<Warm<Cached<Imap>>>, tls::Error> {
+fn routes(config: &Config, memory: &Memory) -> Result<Routes<Way>, tls::Error> {
     let mut connectors: HashMap<_, Connector> = HashMap::new();
     let mut route = |upstream: &config::Upstream| {
         let config::Upstream { server, ca, maildrops, warm } = upstream.clone();
@@ -272,7 +277,9 @@ fn routes(config: &Config, memory: &Memory) -> Result<Routes<Warm<Cached<Imap>>>
         };
         let place = format!("{} {}", server.endpoint, server.mailbox);
         let imap = Imap::sharing(server, Arc::new(Tcp), connector, memory.budget.clone());
-        Ok::<_, tls::Error>(Route::new(Warm::new(Cached::new(imap, place, memory.listings.clone()), warm), maildrops))
+        let cached = Cached::new(imap, place, memory.listings.clone());
+        let spared = Sparing::new(cached, config.limits.logins_per_second);
+        Ok::<_, tls::Error>(Route::new(Warm::new(spared, warm), maildrops))
     };
     let mut all = Routes::new(config.upstream.as_ref().map(&mut route).transpose()?, config.append_domain.clone());
     for config::Route { domains, upstream } in &config.routes {

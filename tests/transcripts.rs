@@ -9,7 +9,10 @@ use popgate::{
         Accept, Dial,
         tls::{Acceptor, Connector},
     },
-    upstream::imap::{Deleted, Imap, OnDelete, Security},
+    upstream::{
+        imap::{Deleted, Imap, OnDelete, Security},
+        sparing::Sparing,
+    },
 };
 use tokio_util::sync::CancellationToken;
 
@@ -97,7 +100,7 @@ fn house(options: &Options, dial: Arc<dyn Dial>) -> Serve {
         Some("no") => Connector::new(None).unwrap(),
         _ => identity.connector.clone(),
     };
-    let route = Route::new(Imap::new(upstream, dial, Some(connector)), maildrops);
+    let route = Route::new(Sparing::new(Imap::new(upstream, dial, Some(connector)), 500), maildrops);
     let acceptor = (options.value("tls") == Some("stls"))
         .then(|| Arc::new(Acceptor::load(&identity.certificate, &identity.key).unwrap()) as Arc<dyn Accept>);
     let gateway = Arc::new(Gateway::new(Routes::new(Some(route), None), gate::settings(), acceptor));

@@ -9,6 +9,7 @@ use crate::mail::{Changes, Credentials, Snapshot, Uid};
 pub mod cache;
 pub mod imap;
 pub mod memory;
+pub mod sparing;
 pub mod warm;
 
 /// A server that holds mailboxes.
@@ -180,12 +181,14 @@ pub struct Fault {
     pub notice: Option<String>,
     /// The SASL challenge that explained a refused token (RFC 7628 §3.2.2), decoded; it is for the client program.
     pub challenge: Option<Vec<u8>>,
+    /// The server did not even say what it can do: it is down, or cannot be reached.
+    pub unreached: bool,
 }
 
 impl Fault {
     /// A fault with nothing to add to its cause.
     pub fn new(verdict: Verdict, cause: impl Into<String>) -> Self {
-        Self { verdict, cause: cause.into(), notice: None, challenge: None }
+        Self { verdict, cause: cause.into(), notice: None, challenge: None, unreached: false }
     }
 }
 

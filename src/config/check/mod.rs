@@ -167,7 +167,9 @@ impl Check<'_> {
     fn limits(&mut self, raw: &Raw) -> Option<Limits> {
         let sessions = self.count("limits.sessions", raw.limits.sessions);
         let sessions_per_address = self.count("limits.sessions_per_address", raw.limits.sessions_per_address);
-        Some(Limits { sessions: sessions?, sessions_per_address: sessions_per_address? })
+        let logins_per_second = raw.limits.logins_per_second;
+        self.count("limits.logins_per_second", logins_per_second)?;
+        Some(Limits { sessions: sessions?, sessions_per_address: sessions_per_address?, logins_per_second })
     }
 
     fn drain(&mut self, raw: &Raw) -> Option<Drain> {

@@ -114,7 +114,8 @@ pub(super) async fn open(
         Some(Err(trouble)) => return Err(trouble),
     };
     let removal = removal(server, &conn, trash.filter(|trash| !trash.is_empty()));
-    let (snapshot, ground, known) = shown(server, &mut conn, &selected, known, messages, &mut unlisted, removal).await?;
+    let (snapshot, ground, known) =
+        shown(server, &mut conn, &selected, known, messages, &mut unlisted, removal).await?;
     Ok(Listing { conn, snapshot, ground, known, remembered, unlisted })
 }
 

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     mail::{Credentials, Proof, TokenMechanism},
     net::Endpoint,
-    upstream::Fault,
+    upstream::{Fault, Verdict},
 };
 
 /// A line on which `who` is logged in.
@@ -30,7 +30,10 @@ pub(super) async fn login(server: &Server, who: &Credentials) -> Result<Conn, Fa
 /// A line on which the server has said what it can do, and the words in which it did.
 pub(super) async fn knock(server: &Server) -> Result<(Client<Tap>, String), Fault> {
     // Nobody has looked at the credentials yet, so that no refusal can be theirs.
-    let fault = |trouble: Trouble| trouble.into_fault(Phase::Open, server.trusted());
+    let fault = |trouble: Trouble| {
+        let fault = trouble.into_fault(Phase::Open, server.trusted());
+        Fault { unreached: fault.verdict == Verdict::Passing, ..fault }
+    };
     let Greeted { mut client, capabilities } = dial::connect(server).await.map_err(fault)?;
     let offered = match capabilities {
         Some(offered) => offered,
