@@ -110,13 +110,17 @@ async fn top_reads_no_more_than_it_needs() {
     let header = |octets: usize| format!("Subject: {}\r\n\r\n", "x".repeat(octets - 13));
     let peek = |offset, length| Deed::Peek(uid(5), Window { offset, length });
     let windows = [peek(0, 16_384), peek(16_384, 32_768)];
+    // Without lines of the body they begin smaller.
+    let headers = [peek(0, 4_096), peek(4_096, 8_192), peek(12_288, 16_384), peek(28_672, 32_768)];
     let fetch = [Deed::Fetch(uid(5))];
     let kilobytes = |count: usize| format!("{}\r\n", ".".repeat(1022)).repeat(count);
-    let cases: [(String, u64, Parts, usize, &[Deed]); 6] = [
+    let cases: [(String, u64, Parts, usize, &[Deed]); 8] = [
         (header(100) + &kilobytes(500), 5, Parts::Exact, 100 + 5 * 1025, &windows[..1]),
-        (header(40_000) + &kilobytes(500), 0, Parts::Exact, 40_000, &windows),
-        (header(16_384) + &kilobytes(500), 0, Parts::Exact, 16_384, &windows[..1]),
-        (header(100) + &kilobytes(60), 0, Parts::Exact, 100, &fetch),
+        (header(40_000) + &kilobytes(500), 0, Parts::Exact, 40_000, &headers),
+        (header(16_384) + &kilobytes(500), 1, Parts::Exact, 16_384 + 1025, &windows),
+        (header(4_096) + &kilobytes(500), 0, Parts::Exact, 4_096, &headers[..1]),
+        (header(100) + &kilobytes(60), 1, Parts::Exact, 100 + 1025, &fetch),
+        (header(100) + &kilobytes(15), 0, Parts::Exact, 100, &fetch),
         (header(100) + &kilobytes(500), 10_000, Parts::Exact, 100 + 500 * 1025, &fetch),
         (header(40_000) + &kilobytes(500), 1, Parts::Whole, 40_000 + 1025, &windows[..1]),
     ];
