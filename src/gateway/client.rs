@@ -118,6 +118,11 @@ impl Client {
         self.flush().await
     }
 
+    /// Whether everything before the mark has been sent.
+    pub(super) const fn has_sent(&self, mark: Mark) -> bool {
+        mark.0 <= self.handed_over
+    }
+
     /// Where the next octet will stand.
     pub(super) fn mark(&self) -> Mark {
         Mark(self.handed_over + self.out.len() as u64)

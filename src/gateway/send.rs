@@ -142,6 +142,7 @@ impl<'a> Transfer<'a> {
             if ended || self.is_enough() {
                 return self.finish(ended).await;
             }
+            self.client.flush().await?;
             window = Window { offset: window.offset + came, length: (window.length * 2).min(LAST_WINDOW) };
         }
     }

@@ -13,7 +13,7 @@ use tracing::{Instrument, debug, info_span};
 use super::{
     Gateway, Peer, Seen,
     authorize::{Open, Refused},
-    client::Client,
+    client::{Client, Mark},
     refuse,
     send::{Delivery, send},
     summary::{End, Summary},
@@ -41,7 +41,8 @@ pub fn serve<U: Upstream>(
     let session = async move {
         let client = Client::new(wire);
         let summary = Summary::new();
-        Session { gateway: &gateway, id, peer, client, shutdown, refused: None, summary }.run().await;
+        let (refused, unsent) = (None, Vec::new());
+        Session { gateway: &gateway, id, peer, client, shutdown, refused, summary, unsent }.run().await;
     };
     session.instrument(info_span!("session", id))
 }
@@ -56,6 +57,8 @@ pub(super) struct Session<'a, U> {
     /// The log-in that was refused last, if nothing was answered yet.
     pub(super) refused: Option<Refused>,
     pub(super) summary: Summary,
+    /// Messages whose ends have been collected but perhaps not sent, and where they end.
+    unsent: Vec<(Mark, Uid)>,
 }
 
 /// A session that ends without UPDATE.
@@ -82,7 +85,7 @@ impl<U: Upstream> Session<'_, U> {
     async fn converse(&mut self, open: Open<U::Mailbox>) -> End {
         let Open { seen, mut mailbox, snapshot, held, transaction } = open;
         let mut update = None;
-        let Over { end, retrieved } = match self.transact(&mut mailbox, seen, transaction).await {
+        let Over { end, mut retrieved } = match self.transact(&mut mailbox, seen, transaction).await {
             Ok((leaving, changes)) => {
                 // To the end of the reply: a client that never reads it does not know what is gone.
                 update = Some(self.gateway.lasting.updates.token());
@@ -105,6 +108,9 @@ impl<U: Upstream> Session<'_, U> {
                 over
             }
         };
+        // Nobody has seen what has not left us.
+        self.unsent.retain(|(end, _)| !self.client.has_sent(*end));
+        retrieved.retain(|retrieved| self.unsent.iter().all(|(_, uid)| uid != retrieved));
         let aftermath = async {
             if !retrieved.is_empty() {
                 mark_seen(&mut mailbox, &retrieved).await;
@@ -218,6 +224,9 @@ impl<U: Upstream> Session<'_, U> {
             return Ok(());
         }
         self.summary.retr.add(octets);
+        let Self { client, unsent, .. } = self;
+        unsent.retain(|(end, _)| !client.has_sent(*end));
+        unsent.push((client.mark(), wanted.uid));
         if seen == Seen::Retr {
             self.client.flush().await?;
             mark_seen(mailbox, &[wanted.uid]).await;
