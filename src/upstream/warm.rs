@@ -317,6 +317,10 @@ impl<M: Renew> Mailbox for Kept<M> {
         self.mailbox.ahead(certain, likely);
     }
 
+    fn is_here(&self, piece: Piece) -> bool {
+        self.mailbox.is_here(piece)
+    }
+
     async fn chunk(&mut self) -> Result<Option<&[u8]>, Fault> {
         let chunk = self.mailbox.chunk().await;
         self.sound &= chunk.is_ok();
