@@ -121,7 +121,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// Fetches it piece by piece until there is as much as TOP wants. Where a piece ends is decided by what came, never by
-    /// what was asked for or by the size that was listed.
+    /// what was asked for. Where the message ends nobody says: if that is before its listed size, all of it is asked for.
     async fn windows<M: Mailbox>(mut self, mailbox: &mut M, first: Window) -> Result<Delivery, Broken> {
         let mut window = first;
         loop {
@@ -135,15 +135,31 @@ impl<'a> Transfer<'a> {
             let extent = body.extent();
             let known = if extent == Extent::Whole { window.offset } else { 0 };
             let came = self.pass(&mut body, known).await?;
+            drop(body);
             if came < known {
                 return Err(changed().into());
             }
             let ended = extent == Extent::Whole || came < u64::from(window.length);
-            if ended || self.is_enough() {
+            let end = if extent == Extent::Whole { came } else { window.offset + came };
+            let is_short = extent == Extent::Part && end < self.wanted.octets;
+            if self.is_enough() || ended && !is_short {
                 return self.finish(ended).await;
             }
             self.client.flush().await?;
-            window = Window { offset: window.offset + came, length: (window.length * 2).min(LAST_WINDOW) };
+            if ended {
+                return self.remainder(mailbox, end).await;
+            }
+            window = Window { offset: end, length: (window.length * 2).min(LAST_WINDOW) };
+        }
+    }
+
+    /// Fetches all of it, for what may come behind the first `known` octets.
+    async fn remainder<M: Mailbox>(mut self, mailbox: &mut M, known: u64) -> Result<Delivery, Broken> {
+        debug!(uid = self.wanted.uid.value(), known, "a part ended before the message, as it is listed");
+        let Some(mut body) = mailbox.fetch(self.wanted.uid).await? else { return Err(changed().into()) };
+        match self.pass(&mut body, known).await? {
+            came if came < known => Err(changed().into()),
+            _ => self.finish(true).await,
         }
     }
 

@@ -81,6 +81,13 @@ pub struct Window {
     pub length: u32,
 }
 
+impl Window {
+    /// How many octets of it lie within a message of so many.
+    pub(crate) fn of(self, octets: u64) -> u64 {
+        octets.saturating_sub(self.offset).min(u64::from(self.length))
+    }
+}
+
 /// How the octets of a body lie in the message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Extent {

@@ -198,7 +198,8 @@ impl Conn {
     /// Sends one command for several pieces. They arrive in the stash while something is awaited on this line.
     pub(super) fn ask_ahead(&mut self, items: Vec<Item>) -> Result<(), Trouble> {
         self.aside().all_wanted = true;
-        match self.send(&stash::command(&items)) {
+        let pieces: Vec<_> = items.iter().map(Item::piece).collect();
+        match self.send(&stash::command(&pieces)) {
             Ok(tag) => {
                 self.stash.asked(tag, items);
                 Ok(())
@@ -270,6 +271,10 @@ impl Conn {
     /// so what was received last belongs to the one response that has a literal.
     fn take_arrivals(&mut self) {
         for fetch in std::mem::take(&mut self.aside().bodies) {
+            if fetch.loose {
+                self.arriving = None; // Asked for alone, its size is compared.
+                continue;
+            }
             let (offset, octets) = match fetch.body {
                 Some(BodyItem::Quoted { offset, octets }) => (offset, octets),
                 Some(BodyItem::Literal { offset, octets: 0 }) => (offset, Vec::new()),
@@ -292,9 +297,10 @@ impl Conn {
         is_quiet && !self.broken && self.view.changed.is_none() && self.unread() == 0
     }
 
-    /// Sends a FETCH for the body of `uid` and waits until the body begins or the command ends.
-    pub(super) async fn ask_body(&mut self, uid: Uid, command: &str) -> Result<Answer, Trouble> {
-        let tag = self.send(command)?;
+    /// Sends a FETCH for a body and waits until the body begins or the command ends.
+    pub(super) async fn ask_body(&mut self, piece: Piece) -> Result<Answer, Trouble> {
+        let uid = piece.uid;
+        let tag = self.send(&stash::command(&[piece]))?;
         self.aside().wanted = Some(uid);
         self.arriving = None;
         loop {
@@ -347,15 +353,17 @@ impl Conn {
     }
 
     /// All octets of the body have been read: waits for the tagged OK, and for the proof that they were of `uid`.
-    pub(super) async fn end_body(&mut self, tag: &Tag, uid: Uid) -> Result<(), Trouble> {
+    /// `as_listed`: they were as many as the listing has.
+    pub(super) async fn end_body(&mut self, tag: &Tag, uid: Uid, as_listed: bool) -> Result<(), Trouble> {
         self.finish(tag).await?;
-        match self.aside().body.take() {
-            Some(fetch) if fetch.uid == Some(uid.value()) => Ok(()),
-            _ => {
-                self.broken = true;
-                Err(Malformed("a body without its UID").into())
-            }
-        }
+        let wrong = match self.aside().body.take() {
+            Some(fetch) if fetch.uid != Some(uid.value()) => Malformed("a body without its UID"),
+            Some(fetch) if fetch.loose && !as_listed => Malformed("a body that may be longer than announced"),
+            Some(_) => return Ok(()),
+            None => Malformed("a body without its UID"),
+        };
+        self.broken = true;
+        Err(wrong.into())
     }
 
     /// Passes the time: hears what the server says, and asks for a sign of life now and then. Returns when the line is

@@ -60,6 +60,8 @@ enum Reading {
         tag: Tag,
         uid: Uid,
         given: usize,
+        /// As many octets were announced as the listing has.
+        as_listed: bool,
         /// What is missing, that which is given included. `None` where a part of a message is read, which is not resumed.
         left: Option<Left>,
     },
@@ -141,6 +143,11 @@ impl ImapMailbox {
         known
     }
 
+    /// How many octets the listing has for a message.
+    fn listed(&self, uid: Uid) -> Option<u64> {
+        self.snapshot.find(uid).map(|message| message.octets)
+    }
+
     /// Whether the line is lost, as opposed to not trusted.
     pub(super) const fn is_lost(&self) -> bool {
         self.conn.is_none() && self.changed.is_none()
@@ -203,13 +210,12 @@ impl ImapMailbox {
         trouble.into_fault(Phase::Use, self.server.trusted())
     }
 
-    /// Asks for a body, or for its part `from` an offset on. A line that breaks before there is anything to show is
-    /// replaced, once.
-    async fn ask(&mut self, uid: Uid, command: &str, from: Option<u64>) -> Result<Option<(u64, Extent)>, Fault> {
+    /// Asks for a body, or for a part of it. A line that breaks before there is anything to show is replaced, once.
+    async fn ask(&mut self, piece: Piece) -> Result<Option<(u64, Extent)>, Fault> {
         let mut again = true;
         loop {
             self.line().await?;
-            match self.ask_once(uid, command, from).await {
+            match self.ask_once(piece).await {
                 Ok(Asked::Body { octets, extent }) => return Ok(Some((octets, extent))),
                 Ok(Asked::Gone) => return Ok(None),
                 Err(trouble) if again && trouble.is_lost_line() && self.may_reconnect() => {
@@ -276,9 +282,10 @@ impl ImapMailbox {
     /// The line broke in the middle of a whole message: goes on behind the octets that have been handed out, if the message
     /// on the new line can only be the same one.
     async fn resume(&mut self, uid: Uid, left: Left, trouble: Trouble) -> Result<(), Trouble> {
-        let listed = self.snapshot.find(uid).map(|message| message.octets);
+        let listed = self.listed(uid);
+        let length = u32::try_from(left.octets).unwrap_or_default();
         let end = left.from.saturating_add(left.octets);
-        if left.octets == 0 || u32::try_from(end).is_err() || listed.is_none() || !self.may_reconnect() {
+        if length == 0 || u32::try_from(end).is_err() || listed.is_none() || !self.may_reconnect() {
             return Err(trouble);
         }
         debug!(%trouble, from = left.from, "a message is asked for from where it broke off");
@@ -293,11 +300,12 @@ impl ImapMailbox {
         if rows.iter().find(|row| row.uid == uid).map(|row| row.octets) != listed {
             return Err(trouble);
         }
-        match conn.ask_body(uid, &format!("UID FETCH {uid} (BODY.PEEK[]<{from}.{octets}>)")).await? {
+        match conn.ask_body(Piece { uid, window: Some(Window { offset: from, length }) }).await? {
             Answer::Stream(tag, Opened { offset, octets: announced })
                 if offset == Some(from) && announced == octets =>
             {
-                self.reading = Reading::Stream { tag, uid, given: 0, left: Some(left) };
+                let as_listed = Some(end) == listed;
+                self.reading = Reading::Stream { tag, uid, given: 0, as_listed, left: Some(left) };
                 Ok(())
             }
             _ => Err(trouble),
@@ -308,7 +316,7 @@ impl ImapMailbox {
     async fn next_octets(&mut self) -> Result<usize, Trouble> {
         match (&mut self.reading, &mut self.conn) {
             (Reading::Held { given, octets }, _) => Ok(if std::mem::replace(given, true) { 0 } else { octets.len() }),
-            (Reading::Stream { tag, uid, given, left }, Some(conn)) => {
+            (Reading::Stream { tag, uid, given, as_listed, left }, Some(conn)) => {
                 let used = std::mem::take(given);
                 conn.consume(used);
                 if let Some(left) = left {
@@ -317,7 +325,7 @@ impl ImapMailbox {
                 }
                 *given = conn.more_body().await?;
                 if *given == 0 {
-                    conn.end_body(tag, *uid).await?;
+                    conn.end_body(tag, *uid, *as_listed).await?;
                 }
                 Ok(*given)
             }
@@ -335,18 +343,24 @@ impl ImapMailbox {
         }
     }
 
-    async fn ask_once(&mut self, uid: Uid, command: &str, from: Option<u64>) -> Result<Asked, Trouble> {
+    async fn ask_once(&mut self, piece: Piece) -> Result<Asked, Trouble> {
+        let Piece { uid, window } = piece;
+        let from = window.map(|window| window.offset);
+        let listed = self.listed(uid).unwrap_or_default();
+        let expected = window.map_or(listed, |window| window.of(listed));
         let Some(conn) = &mut self.conn else { return Err(Trouble::Lost) };
         // Behind the end of a message there is nothing; some call that NIL, or do not say where it stands.
         let may_end = from.is_some_and(|from| from > 0);
-        let (offset, octets) = match conn.ask_body(uid, command).await? {
+        let (offset, octets) = match conn.ask_body(piece).await? {
             Answer::Stream(tag, Opened { offset, octets }) if octets > SMALL => {
                 let extent = extent(offset, from)?;
                 let left = (extent == Extent::Whole).then_some(Left { from: 0, octets });
-                self.reading = Reading::Stream { tag, uid, given: 0, left };
+                self.reading = Reading::Stream { tag, uid, given: 0, as_listed: octets == expected, left };
                 return Ok(Asked::Body { octets, extent });
             }
-            Answer::Stream(tag, Opened { offset, .. }) => (offset, hold(conn, &tag, uid).await?),
+            Answer::Stream(tag, Opened { offset, octets }) => {
+                (offset, hold(conn, &tag, uid, octets == expected).await?)
+            }
             Answer::Held(_, octets) if may_end && octets.is_empty() => (from, octets),
             Answer::Held(offset, octets) => (offset, octets),
             // Either may mean that the message was expunged: Dovecot says `BODY[] NIL`.
@@ -356,7 +370,6 @@ impl ImapMailbox {
             Answer::Nil if may_end => (from, Vec::new()),
             Answer::Nil | Answer::Absent => return Err(Trouble::No(no_body())),
         };
-        let listed = self.snapshot.find(uid).map_or(0, |message| message.octets);
         if octets.is_empty() && listed > 0 && !may_end {
             return Err(Trouble::No(no_body()));
         }
@@ -368,17 +381,18 @@ impl ImapMailbox {
 
 impl Mailbox for ImapMailbox {
     async fn fetch(&mut self, uid: Uid) -> Result<Option<Body<'_, Self>>, Fault> {
-        let asked = match self.stashed(Piece { uid, window: None }).await? {
-            None => self.ask(uid, &format!("UID FETCH {uid} (BODY.PEEK[])"), None).await?,
+        let piece = Piece { uid, window: None };
+        let asked = match self.stashed(piece).await? {
+            None => self.ask(piece).await?,
             stashed => stashed,
         };
         Ok(asked.map(|(octets, extent)| Body::new(self, octets, extent)))
     }
 
     async fn peek(&mut self, uid: Uid, window: Window) -> Result<Option<Body<'_, Self>>, Fault> {
-        let Window { offset, length } = window;
-        let asked = match self.stashed(Piece { uid, window: Some(window) }).await? {
-            None => self.ask(uid, &format!("UID FETCH {uid} (BODY.PEEK[]<{offset}.{length}>)"), Some(offset)).await?,
+        let piece = Piece { uid, window: Some(window) };
+        let asked = match self.stashed(piece).await? {
+            None => self.ask(piece).await?,
             stashed => stashed,
         };
         Ok(asked.map(|(octets, extent)| Body::new(self, octets, extent)))
@@ -491,7 +505,7 @@ impl Renew for ImapMailbox {
 }
 
 /// Receives a small body whole and waits for its proof, so that a failure is an answer and never a torn message.
-async fn hold(conn: &mut Conn, tag: &Tag, uid: Uid) -> Result<Vec<u8>, Trouble> {
+async fn hold(conn: &mut Conn, tag: &Tag, uid: Uid, as_listed: bool) -> Result<Vec<u8>, Trouble> {
     let mut held = Vec::with_capacity(usize::try_from(conn.unread()).unwrap_or_default());
     loop {
         match conn.more_body().await? {
@@ -502,7 +516,7 @@ async fn hold(conn: &mut Conn, tag: &Tag, uid: Uid) -> Result<Vec<u8>, Trouble> 
             }
         }
     }
-    conn.end_body(tag, uid).await?;
+    conn.end_body(tag, uid, as_listed).await?;
     Ok(held)
 }
 

@@ -67,7 +67,7 @@ pub(super) struct Arrived {
 impl Stash {
     /// Reserves memory for a piece of `listed` octets, if there is any left for it.
     pub(super) fn reserve(&mut self, piece: Piece, listed: u64, budget: &Budget) -> Option<Item> {
-        let octets = piece.window.map_or(listed, |window| listed.min(u64::from(window.length)));
+        let octets = piece.window.map_or(listed, |window| window.of(listed));
         // Some servers are a little out in what they list.
         let reserved = octets + SLACK;
         if self.reserved + reserved > SESSION {
@@ -165,6 +165,11 @@ impl Stash {
 }
 
 impl Item {
+    /// What is asked for.
+    pub(super) const fn piece(&self) -> Piece {
+        self.piece
+    }
+
     /// Whether it is this message, or a part of it.
     pub(super) fn is_of(&self, uid: Uid) -> bool {
         self.piece.uid == uid
@@ -181,9 +186,9 @@ impl Item {
 }
 
 /// The command for pieces that differ in their UIDs alone.
-pub(super) fn command(items: &[Item]) -> String {
-    let uids: Vec<_> = items.iter().map(|item| item.piece.uid.to_string()).collect();
-    let part = match items.first().and_then(|item| item.piece.window) {
+pub(super) fn command(pieces: &[Piece]) -> String {
+    let uids: Vec<_> = pieces.iter().map(|piece| piece.uid.to_string()).collect();
+    let part = match pieces.first().and_then(|piece| piece.window) {
         Some(Window { offset, length }) => format!("<{offset}.{length}>"),
         None => String::new(),
     };
@@ -277,10 +282,8 @@ mod tests {
 
     #[test]
     fn a_command_names_its_messages_and_their_part() {
-        let budget = Budget::new(1 << 20);
-        let mut stash = Stash::default();
-        let mut items = |window| [5, 7].map(|uid| stash.reserve(piece(uid, window), 200, &budget).unwrap());
-        assert_eq!(command(&items(None)), "UID FETCH 5,7 (BODY.PEEK[])");
-        assert_eq!(command(&items(Some(WINDOW))), "UID FETCH 5,7 (BODY.PEEK[]<0.100>)");
+        let pieces = |window| [5, 7].map(|uid| piece(uid, window));
+        assert_eq!(command(&pieces(None)), "UID FETCH 5,7 (BODY.PEEK[])");
+        assert_eq!(command(&pieces(Some(WINDOW))), "UID FETCH 5,7 (BODY.PEEK[]<0.100>)");
     }
 }

@@ -14,6 +14,8 @@ pub(in crate::upstream::imap) struct Fetch {
     pub(in crate::upstream::imap) octets: Option<u64>,
     /// The BODY[] item.
     pub(in crate::upstream::imap) body: Option<BodyItem>,
+    /// An empty line came behind a literal. It may as well be the end of a literal that is longer than was announced.
+    pub(in crate::upstream::imap) loose: bool,
     place: Place,
     depth: u32,
 }

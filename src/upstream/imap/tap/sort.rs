@@ -185,8 +185,9 @@ impl Tap {
     fn tail(&mut self) -> Result<Step, Malformed> {
         let Some(line) = self.take_line()? else { return Ok(Step::Hungry) };
         self.count(&line)?;
-        if line.is_empty() && self.fetch.is_some() {
-            return Ok(Step::On); // Some servers end a line behind a literal before they go on.
+        if let (true, Some(fetch)) = (line.is_empty(), &mut self.fetch) {
+            fetch.loose = true; // Some servers end a line behind a literal before they go on.
+            return Ok(Step::On);
         }
         self.within = Within::Line;
         match self.fetch.is_some() {
