@@ -33,7 +33,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncWriteExt as _, BufReade
 use tokio_rustls::TlsAcceptor;
 
 use crate::support::{
-    gate::{Gate, maildrops, upstream},
+    gate::{Gate, Memory, maildrops, upstream, way},
     recorder::{Recorded, Written, handshake_only},
 };
 
@@ -77,7 +77,7 @@ async fn judged(row: &Row, server: Arc<Server>, connector: &Connector) -> Result
         let dial = Recorded { written: Arc::clone(&written), capacity: 1 << 14, serve };
         Imap::new(Settings { security, endpoint, ..upstream() }, Arc::new(dial), Some(connector.clone()))
     };
-    let gate = Gate::to(Routes::new(Some(Route::new(imap(), maildrops())), None));
+    let gate = Gate::to(Routes::new(Some(Route::new(way(Memory::Nothing, imap()), maildrops())), None));
     let mut client = gate.connect();
     client.hear().await;
     client.ask("USER tim").await;

@@ -1,5 +1,5 @@
 //! Every session of `cuts/recordings.rs`, cut: on each line, in each direction, behind each octet, by each kind of fault; and
-//! a second session on good lines. Only this shows that there is no octet of any dialogue at which a fault loses a message,
+//! a second session on good lines, with and without a memory of the first. Only this shows that there is no octet of any dialogue at which a fault loses a message,
 //! shows half of one, or makes popgate say what is not so.
 //!
 //! `cargo test` does a share of it that touches every session, line, direction and fault. All of it, and one alone:
@@ -20,7 +20,7 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -33,12 +33,14 @@ use self::{
 };
 use crate::support::{
     faulty::{Fault, Place, Plan, Towards, records},
+    gate::Memory,
     script::Order,
 };
 
 /// A session as it goes when nothing happens.
 struct Recorded {
-    recording: Recording,
+    recording: Arc<Recording>,
+    memory: Memory,
     /// For each order of replies that makes a difference.
     played: Vec<(Order, Played)>,
 }
@@ -68,7 +70,7 @@ const FAULTS: [(Fault, bool); 8] = [
 
 #[test]
 fn cut_at_every_octet() {
-    let recorded: Vec<Recorded> = recordings().into_iter().map(record).collect();
+    let recorded: Vec<Recorded> = recordings().into_iter().map(Arc::new).flat_map(record).collect();
     let all: Vec<Case<'_>> = recorded.iter().flat_map(cases).collect();
     let cases: Vec<Case<'_>> = match (std::env::var("CUT"), std::env::var("CUTS").as_deref()) {
         (Ok(name), _) => all.iter().copied().filter(|case| case.to_string() == name).collect(),
@@ -79,14 +81,26 @@ fn cut_at_every_octet() {
             recorded.iter().flat_map(|recorded| share(cases(recorded), number)).collect()
         }
     };
-    judge("cut at every octet", recorded.len(), all.len(), &cases);
+    judge("cut at every octet", recorded.len() / 2, all.len(), &cases);
 }
 
 /// Both lines are TLS, and every record is cut: at its ends, in its header and within. Nothing that is changed on such a
 /// line may pass for something that was said.
 #[test]
 fn cut_at_every_tls_record() {
-    let recorded = record(over_tls());
+    let recorded = record(Arc::new(over_tls()));
+    let mut cases: Vec<Case<'_>> = recorded.iter().flat_map(tls_cases).collect();
+    let all = cases.len();
+    if let Ok(name) = std::env::var("CUT") {
+        cases.retain(|case| case.to_string() == name);
+    } else if std::env::var("CUTS").as_deref() != Ok("all") {
+        cases = share(cases, 4 * SHARE);
+    }
+    judge("cut at every TLS record", 1, all, &cases);
+}
+
+/// Every cut of a session on lines that are TLS.
+fn tls_cases(recorded: &Recorded) -> Vec<Case<'_>> {
     let (order, played) = &recorded.played[0];
     let mut cases = Vec::new();
     for (leg, tape) in [(Leg::Client, &played.client_wire), (Leg::Upstream(0), &played.upstream[0])] {
@@ -98,20 +112,14 @@ fn cut_at_every_tls_record() {
                     for (fault, for_good) in FAULTS {
                         let plan = Plan { towards, place: Place::Record(number, inside), fault };
                         if !(for_good && leg == Leg::Client) {
-                            cases.push(Case { recorded: &recorded, order: 0, cut: Cut { leg, plan, for_good } });
+                            cases.push(Case { recorded, order: 0, cut: Cut { leg, plan, for_good } });
                         }
                     }
                 }
             }
         }
     }
-    let all = cases.len();
-    if let Ok(name) = std::env::var("CUT") {
-        cases.retain(|case| case.to_string() == name);
-    } else if std::env::var("CUTS").as_deref() != Ok("all") {
-        cases = share(cases, 4 * SHARE);
-    }
-    judge("cut at every TLS record", 1, all, &cases);
+    cases
 }
 
 /// Does the cuts, on all cores; panics if any of them shows something wrong.
@@ -139,12 +147,20 @@ fn judge(what: &str, sessions: usize, all: usize, cases: &[Case<'_>]) {
     assert!(found.is_empty(), "{}", found.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("\n"));
 }
 
-/// Plays a session with nothing happening to it, in every order of replies that makes a difference.
-fn record(recording: Recording) -> Recorded {
+/// Plays a session with nothing happening to it, in every order of replies that makes a difference; by a popgate that keeps
+/// nothing for the next session, and by one that keeps listing and line.
+fn record(recording: Arc<Recording>) -> [Recorded; 2] {
+    [Memory::Nothing, Memory::Everything].map(|memory| {
+        let played = in_orders(&recording, memory);
+        Recorded { recording: Arc::clone(&recording), memory, played }
+    })
+}
+
+fn in_orders(recording: &Recording, memory: Memory) -> Vec<(Order, Played)> {
     let mut played: Vec<(Order, Played)> = Vec::new();
     let own = recording.manner.order;
     for order in [own].into_iter().chain(ORDERS) {
-        let new = run(&recording, order, None);
+        let new = run(recording, memory, order, None);
         let heard = |played: &Played| played.upstream.iter().map(|tape| tape.heard.clone()).collect::<Vec<_>>();
         if played.iter().all(|(_, known)| heard(known) != heard(&new)) {
             played.push((order, new));
@@ -160,7 +176,7 @@ fn record(recording: Recording) -> Recorded {
             said.escape_ascii()
         );
     }
-    Recorded { recording, played }
+    played
 }
 
 /// Every cut of a session.
@@ -198,7 +214,7 @@ fn share(cases: Vec<Case<'_>>, number: usize) -> Vec<Case<'_>> {
 impl Case<'_> {
     fn lies(&self) -> Vec<String> {
         let (order, recorded) = &self.recorded.played[self.order];
-        let played = run(&self.recorded.recording, *order, Some(self.cut));
+        let played = run(&self.recorded.recording, self.recorded.memory, *order, Some(self.cut));
         if std::env::var_os("CUT").is_some() {
             show(&played);
         }
@@ -218,7 +234,8 @@ impl Case<'_> {
 impl fmt::Display for Case<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Cut { leg, plan, for_good } = &self.cut;
-        write!(f, "{}, {:?}, ", self.recorded.recording.name, self.recorded.played[self.order].0)?;
+        let Recorded { recording, memory, played } = self.recorded;
+        write!(f, "{}, {}{:?}, ", recording.name, memory.words(), played[self.order].0)?;
         match leg {
             Leg::Client => write!(f, "client ")?,
             Leg::Upstream(number) => write!(f, "upstream {number} ")?,
@@ -243,13 +260,13 @@ fn show(played: &Played) {
     }
 }
 
-fn run(recording: &Recording, order: Order, cut: Option<Cut>) -> Played {
+fn run(recording: &Recording, memory: Memory, order: Order, cut: Option<Cut>) -> Played {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(play(recording, order, cut))
+    runtime.block_on(play(recording, memory, order, cut))
 }
 
-/// About so many cuts of each session are a share.
-const SHARE: usize = 150;
+/// About so many cuts of each session are a share, with each memory.
+const SHARE: usize = 75;
 
 /// How many failures are shown in full.
 const SHOWN: usize = 10;

@@ -12,12 +12,11 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use popgate::{
     gateway::{Domain, Lock, Maildrops, Route, Routes},
     net::{Dial, Endpoint, Pending, Wire},
-    upstream::imap::Imap,
 };
 use tokio::time::Instant;
 
 use crate::support::{
-    gate::{self, Gate},
+    gate::{self, Gate, Memory, Way},
     script::{Account, Manner, Server},
 };
 
@@ -41,8 +40,8 @@ impl Internet {
         Arc::new(Self { hosts: hosts.into(), dialled: Mutex::default() })
     }
 
-    fn route(self: &Arc<Self>, host: &str, change: fn(&mut Maildrops)) -> Route<Imap> {
-        gate::route(self.clone(), &|server, maildrops| {
+    fn route(self: &Arc<Self>, host: &str, change: fn(&mut Maildrops)) -> Route<Way> {
+        gate::route(Memory::Nothing, self.clone(), &|server, maildrops| {
             server.endpoint = Endpoint { host: host.into(), port: 143 };
             maildrops.upstream = server.endpoint.to_string();
             maildrops.lock = Lock::Gateway;

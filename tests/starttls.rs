@@ -19,7 +19,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
-    gate::{Gate, Lines, route, settings},
+    gate::{Gate, Lines, Memory, route, settings},
     recorder::{Recorded, Written, handshake_only},
     script::{Manner, Server},
     tls::{accept, identity},
@@ -275,7 +275,7 @@ async fn after_stls_nothing_is_said_in_the_clear() {
 async fn said(sent: &[&str]) -> String {
     let server = Server::fixture(Manner::default());
     let lines = Lines { server: server.clone(), capacity: 1024 };
-    let routes = Routes::new(Some(route(Arc::new(lines), &|_, _| {})), None);
+    let routes = Routes::new(Some(route(Memory::Nothing, Arc::new(lines), &|_, _| {})), None);
     let acceptor = Acceptor::load(&identity().certificate, &identity().key).unwrap();
     let gateway = Arc::new(Gateway::new(routes, settings(), Some(Arc::new(acceptor))));
     let address = "192.0.2.7:50000".parse().unwrap();

@@ -117,7 +117,10 @@ fn session(manner: Manner, lines: &[String], room: usize) -> Vec<String> {
     let account = Account { password: Some(PASSWORD.into()), token: Some(TOKEN.into()), ..Account::fixture() };
     let server = Server::new(manner, vec![account]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    let routes = Routes::new(Some(gate::route(Arc::new(Lines { server: server.clone(), room }), &|_, _| {})), None);
+    let routes = Routes::new(
+        Some(gate::route(gate::Memory::Everything, Arc::new(Lines { server: server.clone(), room }), &|_, _| {})),
+        None,
+    );
     let gateway = Arc::new(Gateway::new(routes, gate::settings(), None));
     let (ours, theirs) = duplex(room);
     let address = "192.0.2.7:50000".parse().unwrap();

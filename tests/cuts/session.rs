@@ -22,7 +22,7 @@ use tokio::{
 use super::recordings::Recording;
 use crate::support::{
     faulty::{Faulty, Plan, Tape},
-    gate::Gate,
+    gate::{Gate, Memory},
     script::{Line, Manner, Message, Order, Server},
     tls,
 };
@@ -61,10 +61,10 @@ pub(super) struct Played {
 }
 
 /// Plays a session with a server that answers in this order; then a second one, on good lines.
-pub(super) async fn play(recording: &Recording, order: Order, cut: Option<Cut>) -> Played {
+pub(super) async fn play(recording: &Recording, memory: Memory, order: Order, cut: Option<Cut>) -> Played {
     let server = Server::new(Manner { order, ..recording.manner.clone() }, vec![recording.account.clone()]);
     let way = Arc::new(Way::new(server.clone(), cut, recording.tls));
-    let mut gate = Gate::with(way.clone(), &|upstream, maildrops| {
+    let mut gate = Gate::remembering(memory, way.clone(), &|upstream, maildrops| {
         (recording.change)(upstream, maildrops);
         if recording.tls {
             upstream.security = Security::Implicit;

@@ -5,7 +5,11 @@ use std::{io, sync::Arc, time::Duration};
 use popgate::{
     gateway::{self, Gateway, Lock, Maildrops, Peer, Route, Routes, Seen, serve},
     net::{Dial, Endpoint, Pending, Wire},
-    upstream::imap::{self, Deleted, Imap, Security},
+    upstream::{
+        cache::{Cached, Listings},
+        imap::{self, Deleted, Imap, Security},
+        warm::{self, Warm},
+    },
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream},
@@ -18,10 +22,32 @@ use super::{script::Server, tls};
 
 /// A popgate and the way to it.
 pub(crate) struct Gate {
-    gateway: Arc<Gateway<Imap>>,
+    gateway: Arc<Gateway<Way>>,
     /// Octets of room in each direction of a client's line.
     pub(crate) capacity: usize,
     pub(crate) shutdown: CancellationToken,
+}
+
+/// A server as the daemon's sessions have it, but that one which is down is not spared.
+pub(crate) type Way = Warm<Cached<Imap>>;
+
+/// What a popgate keeps from one session to the next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Memory {
+    /// Nothing.
+    Nothing,
+    /// Listings, and lines for two minutes.
+    Everything,
+}
+
+impl Memory {
+    /// What to say of it in front of something else.
+    pub(crate) const fn words(self) -> &'static str {
+        match self {
+            Self::Nothing => "",
+            Self::Everything => "remembering, ",
+        }
+    }
 }
 
 /// What a test changes of the upstream and of what holds for the maildrops there.
@@ -67,11 +93,16 @@ impl Gate {
 
     /// One with other settings, on whatever way to the upstream.
     pub(crate) fn with(dial: Arc<dyn Dial>, change: Change<'_>) -> Self {
-        Self::to(Routes::new(Some(route(dial, change)), None))
+        Self::remembering(Memory::Nothing, dial, change)
+    }
+
+    /// The same, with such a memory.
+    pub(crate) fn remembering(memory: Memory, dial: Arc<dyn Dial>, change: Change<'_>) -> Self {
+        Self::to(Routes::new(Some(route(memory, dial, change)), None))
     }
 
     /// One with several upstreams.
-    pub(crate) fn to(routes: Routes<Imap>) -> Self {
+    pub(crate) fn to(routes: Routes<Way>) -> Self {
         let gateway = Arc::new(Gateway::new(routes, settings(), None));
         Self { gateway, capacity: 1024, shutdown: CancellationToken::new() }
     }
@@ -97,10 +128,20 @@ impl Gate {
 }
 
 /// A way to an upstream, the defaults but for what is changed.
-pub(crate) fn route(dial: Arc<dyn Dial>, change: Change<'_>) -> Route<Imap> {
+pub(crate) fn route(memory: Memory, dial: Arc<dyn Dial>, change: Change<'_>) -> Route<Way> {
     let (mut upstream, mut maildrops) = (upstream(), maildrops());
     change(&mut upstream, &mut maildrops);
-    Route::new(Imap::new(upstream, dial, Some(tls::identity().connector.clone())), maildrops)
+    Route::new(way(memory, Imap::new(upstream, dial, Some(tls::identity().connector.clone()))), maildrops)
+}
+
+/// A server with a memory before it.
+pub(crate) fn way(memory: Memory, imap: Imap) -> Way {
+    let (room, ttl) = match memory {
+        Memory::Nothing => (0, Duration::ZERO),
+        Memory::Everything => (1 << 20, Duration::from_secs(120)),
+    };
+    let settings = warm::Settings { ttl, auth_ttl: Duration::from_secs(300) };
+    Warm::new(Cached::new(imap, "here", Listings::new(room)), settings)
 }
 
 /// Lines to a scripted server.

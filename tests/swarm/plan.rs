@@ -13,7 +13,10 @@ use super::{
     client::{BEHAVIOURS, Temper},
     world::Shared,
 };
-use crate::support::script::{Account, Manner, Order, What};
+use crate::support::{
+    gate::Memory,
+    script::{Account, Manner, Order, What},
+};
 
 /// What is decided before anything runs.
 pub(super) struct Plan {
@@ -40,6 +43,7 @@ pub(super) struct Plan {
 
 /// What a configuration chooses. A new switch of the gateway has its place here and in [`Options::apply`].
 pub(super) struct Options {
+    pub(super) memory: Memory,
     read_ahead: bool,
     on_delete: Option<OnDelete>,
     pub(super) deleted: Deleted,
@@ -51,6 +55,7 @@ pub(super) struct Options {
 impl Options {
     fn draw(chance: &mut Chance) -> Self {
         Self {
+            memory: chance.pick(&[Memory::Nothing, Memory::Everything]),
             read_ahead: chance.percent(50),
             on_delete: chance.pick(&[None, None, None, Some(OnDelete::Expunge), Some(OnDelete::Ignore)]),
             deleted: chance.pick(&[Deleted::Show, Deleted::Show, Deleted::Hide, Deleted::Own]),

@@ -111,7 +111,8 @@ async fn simulate(seed: u64, kept: bool) -> Outcome {
         healed: Arc::clone(&healed),
         chance: Mutex::new(chance.fork()),
     };
-    let mut gate = Gate::with(Arc::new(lines), &|upstream, maildrops| plan.options.apply(upstream, maildrops));
+    let mut gate =
+        Gate::remembering(plan.options.memory, Arc::new(lines), &|to, maildrops| plan.options.apply(to, maildrops));
     gate.capacity = plan.room.0;
     let gate = Arc::new(gate);
 
