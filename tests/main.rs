@@ -14,6 +14,7 @@ mod demo;
 mod drain;
 mod faults;
 mod floors;
+mod handshakes;
 mod probe;
 mod properties;
 mod readme;

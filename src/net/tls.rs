@@ -18,9 +18,13 @@ use rustls::{
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
-pub use self::handshake::{Certificate, Handshake, Testimony};
+pub use self::{
+    fault::HandshakeFault,
+    handshake::{Certificate, Handshake, Testimony},
+};
 use super::{Accept, Pending, Wire};
 
+mod fault;
 mod handshake;
 
 /// Starts TLS towards servers.
@@ -78,17 +82,6 @@ impl Error {
             Self::NoRoots | Self::Setup(_) => None,
         }
     }
-}
-
-/// Why there is no TLS to a server.
-#[derive(Debug, thiserror::Error)]
-pub enum HandshakeFault {
-    /// The server's certificate, or what it can do, is not acceptable. Trying again changes nothing.
-    #[error("{0}")]
-    Unacceptable(String),
-    /// The line broke.
-    #[error("{0}")]
-    Broken(#[source] io::Error),
 }
 
 impl Connector {
@@ -153,10 +146,7 @@ impl Connector {
                     }
                     Ok(Box::new(stream) as Box<dyn Wire>)
                 }
-                Err(error) => Err(match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                    Some(reason) => HandshakeFault::Unacceptable(plain(&reason.to_string())),
-                    None => HandshakeFault::Broken(error),
-                }),
+                Err(error) => Err(error.into()),
             }
         })
     }
@@ -243,15 +233,6 @@ impl ServerCertVerifier for Anybody {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
-
-/// A reason for the log. It may quote the server's certificate, in which anything may stand.
-fn plain(reason: &str) -> String {
-    let plain = |c: char| if matches!(c, ' '..='~') { c.to_string() } else { c.escape_default().to_string() };
-    reason.chars().take(REASON).map(plain).collect()
-}
-
-/// Longer reasons are cut.
-const REASON: usize = 300;
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())

@@ -113,6 +113,7 @@ async fn secure(server: &Server, wire: Box<dyn Wire>) -> Result<Box<dyn Wire>, T
     match within(TLS, "TLS was started", tls.connect(wire, &server.settings.endpoint.host)).await? {
         Ok(wire) => Ok(wire),
         Err(HandshakeFault::Unacceptable(why)) => Err(Trouble::Unacceptable(why)),
+        Err(HandshakeFault::Failed(why)) => Err(Trouble::NoTls(why)),
         Err(HandshakeFault::Broken(error)) => Err(Trouble::Unreachable(error)),
     }
 }

@@ -78,6 +78,8 @@ pub(super) enum Trouble {
     Unreachable(io::Error),
     #[error("no TLS with this server: {0}")]
     Unacceptable(String),
+    #[error("the TLS handshake failed: {0}")]
+    NoTls(String),
     /// The server is not what the configuration says, or offers no way that is safe.
     #[error("{0}")]
     Unfit(&'static str),
