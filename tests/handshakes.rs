@@ -1,18 +1,34 @@
 //! TLS handshakes with an upstream, for better and for worse. Only these show what a client hears of one that fails for
 //! another reason than a certificate: somebody must be called where nothing will help but a change, else it may try again.
-//! F3, G.4.
+//! And that the program resumes sessions, with whom it should and with nobody else. F3, G.4, H.1.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fs,
+    net::{Ipv4Addr, TcpListener},
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
 
 use popgate::upstream::imap::Security;
+use rustls::{
+    HandshakeKind, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    version::{TLS12, TLS13},
+};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream},
+    net::TcpStream,
     time::Instant,
 };
+use tokio_rustls::TlsAcceptor;
 
 use crate::support::{
     gate::Gate,
     recorder::{Recorded, Written, handshake_only},
+    script::{Manner, Server},
+    serve::Popgate,
+    tls::identity,
 };
 
 /// What a server makes of a client's first words.
@@ -88,4 +104,75 @@ async fn serve(line: DuplexStream, security: Security, answer: Answer) {
         line.shutdown().await.unwrap();
     }
     line.read_to_end(&mut Vec::new()).await.unwrap();
+}
+
+/// All ports are one server, which would resume any session on any of them; so popgate alone decides. It resumes what it has
+/// begun with the same trust, and forgets all sessions when it reads its files again.
+#[test]
+fn a_session_is_resumed_where_the_same_certificates_are_trusted() {
+    for version in [&TLS12, &TLS13] {
+        let chain = vec![CertificateDer::from_pem_file(&identity().certificate).unwrap()];
+        let key = PrivateKeyDer::from_pem_file(&identity().key).unwrap();
+        let config = ServerConfig::builder_with_protocol_versions(&[version]).with_no_client_auth();
+        let config = Arc::new(config.with_single_cert(chain, key).unwrap());
+        let kinds = Kinds::default();
+        let [a, b, c] = [(); 3].map(|()| shaking(&config, &kinds));
+
+        let directory = tempfile::tempdir().unwrap();
+        let [one, other, file] = ["one.pem", "other.pem", "popgate.toml"].map(|name| directory.path().join(name));
+        fs::copy(&identity().certificate, one).unwrap();
+        let stranger = rcgen::generate_simple_self_signed(["example.com".to_owned()]).unwrap().cert.pem();
+        fs::write(other, fs::read_to_string(&identity().certificate).unwrap() + &stranger).unwrap();
+        let route = |domain, port, ca| {
+            format!(
+                "[[route]]\ndomains = [\"{domain}\"]\n[route.upstream]\nstrip_domain = true\nca = \"{ca}\"\n\
+                 url = \"imaps://localhost:{port}\"\n"
+            )
+        };
+        let routes = [("a.example", a, "one.pem"), ("b.example", b, "other.pem"), ("c.example", c, "one.pem")];
+        let routes = routes.map(|(domain, port, ca)| route(domain, port, ca)).concat();
+        fs::write(&file, format!("[[listen]]\nurl = \"pop3://127.0.0.1:0\"\n{routes}")).unwrap();
+        let popgate = Popgate::start(&["serve", "--config", file.to_str().unwrap()]);
+        let shaken = |user: &str| {
+            assert!(popgate.pop3(user, "sec ret").quit().starts_with("+OK"), "{user}");
+            std::mem::take(&mut *kinds.lock().unwrap())
+        };
+        for reloads in 0..2 {
+            if reloads > 0 {
+                popgate.signal("HUP");
+                popgate.wait_for("server: reloaded");
+            }
+            let (full, resumed) = ([HandshakeKind::Full], [HandshakeKind::Resumed]);
+            assert_eq!(shaken("tim@a.example"), full, "{version:?}, {reloads} reloads");
+            assert_eq!(shaken("tim@a.example"), resumed, "{version:?}, {reloads} reloads");
+            assert_eq!(shaken("tim@b.example"), full, "another trust; {version:?}, {reloads} reloads");
+            assert_eq!(shaken("tim@b.example"), resumed, "{version:?}, {reloads} reloads");
+            assert_eq!(shaken("tim@c.example"), resumed, "the same trust; {version:?}, {reloads} reloads");
+            assert_eq!(shaken("tim@a.example"), resumed, "{version:?}, {reloads} reloads");
+        }
+        popgate.stop();
+    }
+}
+
+/// How clients began, one after the other.
+type Kinds = Arc<Mutex<Vec<HandshakeKind>>>;
+
+/// A scripted server over TLS on a port of 127.0.0.1, which notes the kind of each handshake.
+fn shaking(config: &Arc<ServerConfig>, kinds: &Kinds) -> u16 {
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let number = port.local_addr().unwrap().port();
+    let (server, acceptor) = (Server::fixture(Manner::default()), TlsAcceptor::from(Arc::clone(config)));
+    let kinds = Arc::clone(kinds);
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for line in port.incoming().map_while(Result::ok) {
+            line.set_nonblocking(true).unwrap();
+            runtime.block_on(async {
+                let line = acceptor.accept(TcpStream::from_std(line).unwrap()).await.unwrap();
+                kinds.lock().unwrap().push(line.get_ref().1.handshake_kind().unwrap());
+                let _ = server.serve(line).await;
+            });
+        }
+    });
+    number
 }
