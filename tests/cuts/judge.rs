@@ -90,7 +90,10 @@ fn body(said: &mut &[u8]) -> Body {
         true => Some(0),
         false => memmem::find(said, b"\r\n.\r\n").map(|at| at + 2),
     };
-    let octets = said[..end.unwrap_or(said.len())].to_vec();
+    let mut octets = said[..end.unwrap_or(said.len())].to_vec();
+    // Of a final line that has no end nobody knows that it is the final one.
+    let cut = [&b"\r\n.\r"[..], b"\r\n."].into_iter().find(|cut| end.is_none() && octets.ends_with(cut));
+    octets.truncate(octets.len() - cut.map_or(0, |cut| cut.len() - 2));
     *said = end.map_or(&[][..], |end| &said[end + 3..]);
     Body { octets, whole: end.is_some() }
 }

@@ -80,7 +80,7 @@ pub(super) async fn play(recording: &Recording, memory: Memory, order: Order, cu
     let trash = server.with("tim", "Trash", |trash| trash.messages.clone());
     let tapes = way.tapes.lock().unwrap().clone();
     let upstream = tapes.iter().map(|tape| tape.lock().unwrap().clone()).collect();
-    way.is_good.store(true, Relaxed);
+    way.heal();
     // Whatever keeps clients away from a server that was gone must have let go by then.
     sleep(Duration::from_secs(60)).await;
     let second = super::second::session(&gate, &server, recording, &client).await;
@@ -175,6 +175,13 @@ impl Way {
         Self { server, cut, tls, lines: AtomicUsize::new(0), is_good: AtomicBool::new(false), tapes: Mutex::default() }
     }
 
+    /// Nothing goes wrong from now on, on old lines neither.
+    fn heal(&self) {
+        self.is_good.store(true, Relaxed);
+        self.server.heal();
+        self.tapes.lock().unwrap().iter().for_each(|tape| tape.lock().unwrap().healed = true);
+    }
+
     /// Whether the fault has happened that no other line survives.
     fn is_gone(&self) -> bool {
         let struck = || self.tapes.lock().unwrap().iter().any(|tape| tape.lock().unwrap().struck);
@@ -193,7 +200,7 @@ impl Dial for Way {
         let (near, far) = tokio::io::duplex(ROOM);
         let (near, tape) = Faulty::new(near, plan.map(|cut| cut.plan));
         self.tapes.lock().unwrap().push(tape);
-        let server = if is_good { self.server.behaving() } else { self.server.clone() };
+        let server = self.server.clone();
         let tls = self.tls;
         tokio::spawn(async move {
             match tls {

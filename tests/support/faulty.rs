@@ -81,6 +81,8 @@ pub(crate) struct Tape {
     pub(crate) aborted: bool,
     /// The fault has happened.
     pub(crate) struck: bool,
+    /// If it has not by now, it will not.
+    pub(crate) healed: bool,
 }
 
 /// popgate's end of a line.
@@ -122,7 +124,11 @@ impl<L: Wire> Faulty<L> {
 
     /// The plan, if it is for this direction.
     fn plan(&self, towards: Towards) -> Option<Plan> {
-        self.plan.filter(|plan| plan.towards == towards)
+        let is_due = || {
+            let tape = self.tape.lock().unwrap();
+            tape.struck || !tape.healed
+        };
+        self.plan.filter(|plan| plan.towards == towards && is_due())
     }
 
     fn has_struck(&self) -> bool {

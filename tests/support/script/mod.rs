@@ -174,12 +174,6 @@ impl Server {
         Self::new(manner, vec![Account::fixture()])
     }
 
-    /// The same mailboxes on a server that deviates nowhere.
-    pub(crate) fn behaving(&self) -> Self {
-        let manner = Manner { deviations: Vec::new(), ..(*self.manner).clone() };
-        Self { manner: Arc::new(manner), state: Arc::clone(&self.state) }
-    }
-
     /// Serves one connection to its end. An error is the line's: the peer is gone.
     pub(crate) async fn serve(&self, line: impl Line + 'static) -> io::Result<()> {
         session::serve(self, Box::new(line)).await
