@@ -243,7 +243,7 @@ fn limits(config: &Config) -> Limits {
     if sessions < config.limits.sessions {
         warn!(sessions, "limits.sessions is lowered to what the limit of open files (ulimit -n, LimitNOFILE=) allows");
     }
-    Limits::new(sessions, config.limits.sessions_per_address)
+    Limits::new(sessions, config.limits.sessions_per_address, config.limits.handshakes_in_flight)
 }
 
 fn stls(acceptor: Option<Acceptor>) -> Option<Arc<dyn Accept>> {

@@ -104,6 +104,8 @@ pub struct Limits {
     pub sessions: usize,
     /// Connections at a time of one address (IPv6: of one /64) that have not logged in.
     pub sessions_per_address: usize,
+    /// TLS handshakes at a time.
+    pub handshakes_in_flight: usize,
     /// Log-ins a second that reach one IMAP server.
     pub logins_per_second: u32,
 }

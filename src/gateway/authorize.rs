@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     mail::{Credentials, Proof, Snapshot},
+    net::limits::Permit,
     pop3::{
         reply::{Code, Reply},
         session::{Authorization, Before, Channel, Opening, Securing, Transaction},
@@ -111,6 +112,12 @@ impl<U: Upstream> Session<'_, U> {
             debug!("something was sent behind STLS");
             return Err(End::Refused);
         }
+        // Until TLS is up or the line is gone.
+        let Ok(_handshake) = self.peer.permit.as_ref().map(Permit::handshake).transpose() else {
+            debug!("too many handshakes");
+            self.client.say(&Reply::unavailable()).await?;
+            return Err(End::Refused);
+        };
         self.client.say(reply).await?;
         self.client.flush_before_tls().await?;
         if let Err(error) = self.client.secure(&**acceptor).await {

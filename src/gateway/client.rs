@@ -283,7 +283,7 @@ const THINKING: usize = 1024;
 const WRITE_STALL: Duration = Duration::from_secs(240);
 
 /// How long TLS may take to begin.
-const HANDSHAKE: Duration = Duration::from_secs(30);
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How long a client may take to hang up after us.
 const FAREWELL: Duration = Duration::from_secs(2);

@@ -1,5 +1,5 @@
-//! How many connections there may be: in all, and from one address before it has logged in. A permit is taken before
-//! anything is spent on a connection and given back when it is dropped.
+//! How many connections there may be: in all, from one address before it has logged in, and in the middle of a TLS
+//! handshake. A permit is taken before anything is spent on a connection and given back when it is dropped.
 
 use std::{
     collections::HashMap,
@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub struct Limits {
     all: Arc<Semaphore>,
     strangers: Arc<Strangers>,
+    handshakes: Arc<Semaphore>,
 }
 
 /// Connections that have not logged in, by address.
@@ -27,7 +28,11 @@ pub struct Permit {
     _one_of_all: OwnedSemaphorePermit,
     strangers: Arc<Strangers>,
     stranger: Option<Stranger>,
+    handshakes: Arc<Semaphore>,
 }
+
+/// The right to one TLS handshake.
+pub type Handshake = OwnedSemaphorePermit;
 
 struct Stranger {
     strangers: Arc<Strangers>,
@@ -43,20 +48,25 @@ pub enum Full {
     /// The address has as many connections that have not logged in as it may.
     #[error("limits.sessions_per_address is reached")]
     Address,
+    /// As many handshakes go on as may.
+    #[error("limits.handshakes_in_flight is reached")]
+    Handshakes,
 }
 
 impl Limits {
-    /// `sessions` connections in all, `per_address` of them from one address (IPv6: one /64) that have not logged in.
-    pub fn new(sessions: usize, per_address: usize) -> Self {
-        let sessions = sessions.min(Semaphore::MAX_PERMITS);
+    /// `sessions` connections in all, `per_address` of them from one address (IPv6: one /64) that have not logged in;
+    /// `handshakes` at a time.
+    pub fn new(sessions: usize, per_address: usize, handshakes: usize) -> Self {
+        let counter = |most: usize| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
         let strangers = Strangers { most: per_address, counts: Mutex::default() };
-        Self { all: Arc::new(Semaphore::new(sessions)), strangers: Arc::new(strangers) }
+        Self { all: counter(sessions), strangers: Arc::new(strangers), handshakes: counter(handshakes) }
     }
 
     /// A permit for a connection from anywhere, if there is one left.
     pub fn admit(&self) -> Result<Permit, Full> {
         let one_of_all = self.all.clone().try_acquire_owned().map_err(|_| Full::Sessions)?;
-        Ok(Permit { _one_of_all: one_of_all, strangers: self.strangers.clone(), stranger: None })
+        let (strangers, handshakes) = (self.strangers.clone(), self.handshakes.clone());
+        Ok(Permit { _one_of_all: one_of_all, strangers, stranger: None, handshakes })
     }
 }
 
@@ -74,6 +84,11 @@ impl Permit {
         *count += 1;
         self.stranger = Some(Stranger { strangers: self.strangers.clone(), address });
         Ok(())
+    }
+
+    /// The right to begin TLS now, until it is up. Nobody waits for it: those before may all be strangers that say nothing.
+    pub fn handshake(&self) -> Result<Handshake, Full> {
+        self.handshakes.clone().try_acquire_owned().map_err(|_| Full::Handshakes)
     }
 
     /// The connection has logged in: it does not count for its address any more. Behind one address may be many.
@@ -138,7 +153,7 @@ mod tests {
 
     #[test]
     fn permits_are_counted_and_given_back() {
-        let limits = Limits::new(4, 2);
+        let limits = Limits::new(4, 2, 1);
         let admit = |address: &str| {
             let mut permit = limits.admit()?;
             permit.stranger(address.parse().unwrap()).map(|()| permit)
@@ -153,5 +168,15 @@ mod tests {
         drop((two, three));
         assert_eq!(limits.strangers.counts.lock().unwrap().len(), 1);
         assert!(admit("::ffff:192.0.2.1").is_ok() && admit("192.0.2.1").is_ok());
+    }
+
+    #[test]
+    fn handshakes_are_counted_over_all_connections() {
+        let limits = Limits::new(4, 2, 1);
+        let (one, other) = (limits.admit().unwrap(), limits.admit().unwrap());
+        let handshake = one.handshake().unwrap();
+        assert_eq!(other.handshake().err(), Some(Full::Handshakes));
+        drop(handshake);
+        assert!(other.handshake().is_ok());
     }
 }

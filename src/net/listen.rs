@@ -159,7 +159,7 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 const BACKLOG: i32 = 1024;
 
 /// A slow client must not hold a connection for ever before it has said anything.
-const HANDSHAKE: Duration = Duration::from_secs(30);
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {

@@ -189,9 +189,18 @@ async fn session<U: Upstream>(
             turn_away(&terms, knock, full);
             return None;
         }
+        let handshake = match terms.is_tls().then(|| permit.handshake()).transpose() {
+            Ok(handshake) => handshake,
+            Err(full) => {
+                turn_away(&terms, knock, full);
+                return None;
+            }
+        };
         let client = knock.client;
         let failed = |error| debug!(%client, %error, "no session: the connection was not opened");
-        terms.open(knock).await.map_err(failed).ok()
+        let arrival = terms.open(knock).await.map_err(failed).ok();
+        drop(handshake);
+        arrival
     });
     let opened = tokio::select! {
         biased;

@@ -167,9 +167,15 @@ impl Check<'_> {
     fn limits(&mut self, raw: &Raw) -> Option<Limits> {
         let sessions = self.count("limits.sessions", raw.limits.sessions);
         let sessions_per_address = self.count("limits.sessions_per_address", raw.limits.sessions_per_address);
+        let handshakes_in_flight = self.count("limits.handshakes_in_flight", raw.limits.handshakes_in_flight);
         let logins_per_second = raw.limits.logins_per_second;
         self.count("limits.logins_per_second", logins_per_second)?;
-        Some(Limits { sessions: sessions?, sessions_per_address: sessions_per_address?, logins_per_second })
+        Some(Limits {
+            sessions: sessions?,
+            sessions_per_address: sessions_per_address?,
+            handshakes_in_flight: handshakes_in_flight?,
+            logins_per_second,
+        })
     }
 
     fn drain(&mut self, raw: &Raw) -> Option<Drain> {

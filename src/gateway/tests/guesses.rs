@@ -85,7 +85,7 @@ async fn guessing_all_at_once_is_no_quicker() {
     const LINES: usize = 64;
     const SECONDS: usize = 300;
     let rig = Arc::new(Rig::new());
-    let limits = Limits::new(10_000, LINES);
+    let limits = Limits::new(10_000, LINES, 1);
     let guesses = Arc::<AtomicUsize>::default();
     let end = Instant::now() + Duration::from_secs(SECONDS as u64);
     for line in 0..ADDRESSES * LINES {

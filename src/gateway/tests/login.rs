@@ -3,6 +3,7 @@
 use std::task::ready;
 
 use super::*;
+use crate::net::limits::Limits;
 
 #[tokio::test(start_paused = true)]
 async fn credentials_without_tls_are_taken_from_some_networks_only() {
@@ -77,6 +78,31 @@ async fn a_handshake_that_fails_or_never_comes_closes() {
         client.reads(&format!("{GREETING}+OK begin TLS\r\n")).await;
         client.says(hello).await;
         assert_eq!(client.rest().await, "");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn handshakes_that_do_not_end_are_few_and_short() {
+    // T26
+    let (rig, limits) = (Rig::new(), Limits::new(10, 10, 1));
+    let connect = || rig.connect_with(Some(limits.admit().unwrap()), "127.0.0.1", 4096);
+    let (mut silent, mut next, mut last) = (connect(), connect(), connect());
+    let begun = format!("{GREETING}+OK begin TLS\r\n");
+    let began = tokio::time::Instant::now();
+    silent.says("STLS\r\n").await;
+    silent.reads(&begun).await;
+    next.says("STLS\r\n").await;
+    let refused = "-ERR [SYS/TEMP] mail service temporarily unavailable, try again later\r\n";
+    assert_eq!(next.rest().await, format!("{GREETING}{refused}"));
+    assert_eq!(silent.rest().await, "");
+    assert_eq!(began.elapsed().as_secs(), 10);
+    for _ in 0..2 {
+        last.says("STLS\r\n").await;
+        last.reads(&begun).await;
+        last.says("hello").await;
+        last.says("QUIT\r\n").await;
+        assert_eq!(last.rest().await, "+OK POP3 server signing off\r\n");
+        last = connect();
     }
 }
 

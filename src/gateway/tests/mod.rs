@@ -83,11 +83,16 @@ impl Rig {
     }
 
     fn connect_from(&self, address: &str, width: usize) -> Client {
+        self.connect_with(None, address, width)
+    }
+
+    /// Connects as one of those who are counted.
+    fn connect_with(&self, permit: Option<Permit>, address: &str, width: usize) -> Client {
         let (wire, ours) = duplex(width);
         let aborted = Arc::<AtomicBool>::default();
         let line = Line { pipe: ours, aborted: Arc::clone(&aborted) };
         let address = SocketAddr::new(address.parse().unwrap(), 4711);
-        let peer = Peer { address, client: address, encrypted: false, permit: None };
+        let peer = Peer { address, client: address, encrypted: false, permit };
         let session = serve(Arc::clone(&self.gateway), Box::new(line), peer, self.shutdown.clone());
         Client { wire, session: tokio::spawn(session), aborted }
     }
