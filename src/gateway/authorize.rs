@@ -52,6 +52,7 @@ impl<U: Upstream> Session<'_, U> {
     pub(super) async fn authorize(&mut self) -> Result<Open<U::Mailbox>, End> {
         let channel = self.channel(self.peer.encrypted);
         let (mut session, greeting) = Authorization::new(channel);
+        self.client.hurry(Some(Instant::now() + TO_LOG_IN));
         self.client.say(&greeting).await?;
         loop {
             let input = self.client.listen(session.expects(), IDLE_BEFORE_LOGIN, &self.shutdown).await?;
@@ -156,6 +157,7 @@ impl<U: Upstream> Session<'_, U> {
                 if let Some(permit) = &mut self.peer.permit {
                     permit.logged_in();
                 }
+                self.client.hurry(None);
                 self.client.say(&reply).await?;
                 return Ok(Ok(Open { seen: route.maildrops.seen, mailbox, snapshot, held, transaction }));
             }
@@ -221,3 +223,6 @@ async fn grant<U: Upstream>(gateway: &Gateway<U>, mut who: Credentials) -> Resul
 /// How long a client may think before log-in. RFC 1939 §3 asks for ten minutes, but only a client that is logged in has
 /// something to think about; Dovecot and UW have the same.
 const IDLE_BEFORE_LOGIN: Duration = Duration::from_secs(180);
+
+/// How long it may take to log in, whatever it says meanwhile. A log-in that has begun by then is carried through.
+const TO_LOG_IN: Duration = Duration::from_secs(300);

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use zeroize::{Zeroize, Zeroizing};
@@ -35,6 +35,8 @@ pub(super) struct Client {
     handed_over: u64,
     /// The client has closed its half of the line. It may still read.
     ended: bool,
+    /// No wait for the client goes on beyond this.
+    deadline: Option<Instant>,
 }
 
 /// A place in what is sent.
@@ -43,7 +45,12 @@ pub(super) struct Mark(u64);
 
 impl Client {
     pub(super) fn new(wire: Box<dyn Wire>) -> Self {
-        Self { wire, lines: Lines::new(), out: Vec::new(), handed_over: 0, ended: false }
+        Self { wire, lines: Lines::new(), out: Vec::new(), handed_over: 0, ended: false, deadline: None }
+    }
+
+    /// From now on the client has until `deadline` for all that it says and reads; `None`: it is not hurried any more.
+    pub(super) const fn hurry(&mut self, deadline: Option<Instant>) {
+        self.deadline = deadline;
     }
 
     /// The next line. If none is there yet, what has been collected is sent first, and then the client has `patience` to
@@ -55,17 +62,22 @@ impl Client {
         patience: Duration,
         shutdown: &CancellationToken,
     ) -> Result<Input, End> {
+        if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            self.flush().await?;
+            return Err(End::Idle);
+        }
         let input = match self.lines.next(expects) {
             Some(input) => input,
             None => {
                 self.flush().await?;
+                let (soon, late) = (self.until(SOON), self.until(patience));
                 let heard = async {
-                    if let Ok(heard) = timeout(SOON, self.hear_line(expects)).await {
+                    if let Ok(heard) = timeout_at(soon, self.hear_line(expects)).await {
                         return heard;
                     }
                     // Ten thousand clients that think do not keep what a message needed.
                     self.out.shrink_to(THINKING);
-                    timeout(patience - SOON, self.hear_line(expects)).await.map_err(|_| End::Idle)?
+                    timeout_at(late, self.hear_line(expects)).await.map_err(|_| End::Idle)?
                 };
                 tokio::select! {
                     biased;
@@ -220,6 +232,7 @@ impl Client {
         listening: bool,
         mut step: impl FnMut(&mut Self, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Result<T, End> {
+        let end = self.until(WRITE_STALL);
         let step = poll_fn(|cx| {
             while listening && !self.ended && self.lines.room() > 0 {
                 match self.poll_hear(cx) {
@@ -229,11 +242,17 @@ impl Client {
             }
             step(self, cx)
         });
-        match timeout(WRITE_STALL, step).await {
+        match timeout_at(end, step).await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(_)) => Err(End::Disconnected),
             Err(_) => Err(End::Stalled),
         }
+    }
+
+    /// The end of a wait for the client.
+    fn until(&self, patience: Duration) -> Instant {
+        let end = Instant::now() + patience;
+        self.deadline.map_or(end, |deadline| end.min(deadline))
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, from: usize) -> Poll<io::Result<usize>> {
