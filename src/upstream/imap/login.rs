@@ -72,6 +72,8 @@ pub(super) async fn enter(
     }
     let names = names.unwrap_or_default();
     conn.capabilities = Capabilities::read(&names);
+    // Gmail says so both times, and once is enough: on it hangs whether what is deleted goes to the trash or for good.
+    conn.capabilities.gmail |= Capabilities::read(offered).gmail;
     Ok((conn, names))
 }
 
