@@ -1,7 +1,7 @@
 //! Plays every dialogue of `tests/transcripts`, once on roomy lines and once on lines of eight octets, on which every line
-//! arrives in crumbs. Only these say what a client reads and what an upstream hears, word for word.
+//! arrives in crumbs; by a popgate that keeps nothing for the next session, and by one that keeps listing and line. Only these say what a client reads and what an upstream hears, word for word.
 
-use std::{collections::BTreeSet, fs, net::SocketAddr, path::Path, sync::Arc};
+use std::{collections::BTreeSet, fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use popgate::{
     gateway::{Gateway, Lock, Peer, Route, Routes, Seen, serve},
@@ -10,15 +10,18 @@ use popgate::{
         tls::{Acceptor, Connector},
     },
     upstream::{
+        cache::{Cached, Listings},
         imap::{Deleted, Imap, OnDelete, Security},
         sparing::Sparing,
+        warm::{self, Warm},
     },
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
     chat::{Options, Score, Serve, play},
-    gate, tls,
+    gate::{self, Memory},
+    tls,
 };
 
 macro_rules! folders {
@@ -59,16 +62,35 @@ fn failure(name: &str) -> Option<String> {
         Err(fault) => return Some(fault),
     };
     let capacities: &[usize] = if score.options.value("crumbs") == Some("no") { &[65_536] } else { &[65_536, 8] };
-    capacities.iter().find_map(|&capacity| {
+    let memories: &[Memory] = match score.options.value("memory") {
+        Some("no") => &[Memory::Nothing],
+        _ => &[Memory::Nothing, Memory::Everything],
+    };
+    let ways = capacities.iter().flat_map(|capacity| memories.iter().map(move |memory| (*capacity, *memory)));
+    ways.into_iter().find_map(|(capacity, memory)| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        runtime.block_on(play(&score, capacity, house)).err()
+        let house = |options: &Options, dial| house(options, memory, dial);
+        let played = runtime.block_on(play(&score, capacity, memory == Memory::Everything, house));
+        played.err().map(|dialogue| format!("{}{dialogue}", memory.words()))
     })
 }
 
 /// A popgate as a transcript's options want it.
-fn house(options: &Options, dial: Arc<dyn Dial>) -> Serve {
-    const KNOWN: [&str; 11] =
-        ["ahead", "crumbs", "deleted", "lock", "on_delete", "peer", "seen", "tls", "trust", "uidl", "upstream"];
+fn house(options: &Options, memory: Memory, dial: Arc<dyn Dial>) -> Serve {
+    const KNOWN: [&str; 12] = [
+        "ahead",
+        "crumbs",
+        "deleted",
+        "lock",
+        "memory",
+        "on_delete",
+        "peer",
+        "seen",
+        "tls",
+        "trust",
+        "uidl",
+        "upstream",
+    ];
     assert!(options.keys().all(|key| KNOWN.contains(&key)), "an option is none of {KNOWN:?}");
     let mut upstream = gate::upstream();
     if options.value("upstream") == Some("starttls") {
@@ -100,7 +122,10 @@ fn house(options: &Options, dial: Arc<dyn Dial>) -> Serve {
         Some("no") => Connector::new(None).unwrap(),
         _ => identity.connector.clone(),
     };
-    let route = Route::new(Sparing::new(Imap::new(upstream, dial, Some(connector)), 500), maildrops);
+    let (room, ttl) = memory.limits();
+    let cached = Cached::new(Imap::new(upstream, dial, Some(connector)), "here", Listings::new(room));
+    let settings = warm::Settings { ttl, auth_ttl: Duration::from_secs(300) };
+    let route = Route::new(Warm::new(Sparing::new(cached, 500), settings), maildrops);
     let acceptor = (options.value("tls") == Some("stls"))
         .then(|| Arc::new(Acceptor::load(&identity.certificate, &identity.key).unwrap()) as Arc<dyn Accept>);
     let gateway = Arc::new(Gateway::new(Routes::new(Some(route), None), gate::settings(), acceptor));

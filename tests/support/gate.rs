@@ -41,6 +41,14 @@ pub(crate) enum Memory {
 }
 
 impl Memory {
+    /// Room for listings in octets, and how long a line is kept.
+    pub(crate) const fn limits(self) -> (usize, Duration) {
+        match self {
+            Self::Nothing => (0, Duration::ZERO),
+            Self::Everything => (1 << 20, Duration::from_secs(120)),
+        }
+    }
+
     /// What to say of it in front of something else.
     pub(crate) const fn words(self) -> &'static str {
         match self {
@@ -136,10 +144,7 @@ pub(crate) fn route(memory: Memory, dial: Arc<dyn Dial>, change: Change<'_>) -> 
 
 /// A server with a memory before it.
 pub(crate) fn way(memory: Memory, imap: Imap) -> Way {
-    let (room, ttl) = match memory {
-        Memory::Nothing => (0, Duration::ZERO),
-        Memory::Everything => (1 << 20, Duration::from_secs(120)),
-    };
+    let (room, ttl) = memory.limits();
     let settings = warm::Settings { ttl, auth_ttl: Duration::from_secs(300) };
     Warm::new(Cached::new(imap, "here", Listings::new(room)), settings)
 }

@@ -33,16 +33,19 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const AFTERMATH: Duration = Duration::from_secs(900);
 
 /// Plays a transcript with so many octets of room in each direction of each line. `house` builds a popgate from the
-/// options and from the way to its upstream. An error is the dialogue, to be printed.
+/// options and from the way to its upstream; if it `keeps` lines, LOGOUT is not said where it would be. An error is the
+/// dialogue, to be printed.
 pub(crate) async fn play(
     score: &Score,
     capacity: usize,
+    keeps: bool,
     house: impl FnOnce(&Options, Arc<dyn Dial>) -> Serve,
 ) -> Result<(), String> {
     let (exchange, dials) = Exchange::new();
     let serve = house(&score.options, Arc::new(exchange));
     let mut play = Play {
         capacity,
+        keeps,
         serve,
         dials,
         client: Peer::default(),
@@ -67,6 +70,11 @@ pub(crate) async fn play(
     play.end().await.map_err(|fault| dialogue(&score.steps, score.steps.len(), capacity, &fault, &play.unread()))
 }
 
+/// Whether this is LOGOUT.
+fn is_farewell(pieces: &[Piece]) -> bool {
+    matches!(pieces, [Piece::Tag, Piece::Octets(octets)] if octets == b" LOGOUT\r\n")
+}
+
 /// The dialogue with the line marked that differs.
 fn dialogue(steps: &[Step], failed: usize, capacity: usize, fault: &str, unread: &str) -> String {
     let mut text = format!("with lines of {capacity} octets:\n");
@@ -85,6 +93,7 @@ fn dialogue(steps: &[Step], failed: usize, capacity: usize, fault: &str, unread:
 
 struct Play {
     capacity: usize,
+    keeps: bool,
     serve: Serve,
     dials: UnboundedReceiver<Request>,
     client: Peer,
@@ -127,6 +136,7 @@ impl Play {
                 self.peer(*leg)?.unsent.extend(octets);
                 Ok(())
             }
+            Act::Expect(Leg::Imap, pieces) if self.keeps && is_farewell(pieces) && self.is_kept().await => Ok(()),
             Act::Expect(leg, pieces) => {
                 self.dialled(*leg).await?;
                 self.expect(*leg, pieces).await
@@ -175,6 +185,12 @@ impl Play {
                 Ok(())
             }
         }
+    }
+
+    /// Whether popgate has nothing more to say upstream, and keeps the line.
+    async fn is_kept(&mut self) -> bool {
+        self.pass(Duration::from_millis(1)).await;
+        self.upstreams.last().is_some_and(|upstream| upstream.unread.is_empty() && !upstream.ended)
     }
 
     /// The line that a step is about.
@@ -351,11 +367,13 @@ impl Play {
         self.nothing_left()
     }
 
-    /// Nothing but a LOGOUT may be left unread.
+    /// Nothing but a LOGOUT may be left unread; on a line that is kept, a NOOP.
     fn nothing_left(&mut self) -> Outcome {
+        let keeps = self.keeps;
         let farewell = |unread: &[u8]| {
             let text = String::from_utf8_lossy(unread);
-            text.is_empty() || text.split_once(' ').is_some_and(|(_, command)| command == "LOGOUT\r\n")
+            let command = text.split_once(' ').map(|(_, command)| command);
+            text.is_empty() || command == Some("LOGOUT\r\n") || keeps && command == Some("NOOP\r\n")
         };
         if self.client.line.is_some() && !self.client.unread.is_empty() {
             return Err("popgate says more to the client".into());
@@ -504,7 +522,7 @@ mod tests {
         let score = Score::parse("planted", text).unwrap();
         let mut outcomes = Vec::new();
         for capacity in [8, 65_536] {
-            outcomes.push(play(&score, capacity, parrot).await);
+            outcomes.push(play(&score, capacity, false, parrot).await);
         }
         assert_eq!(outcomes[0].is_ok(), outcomes[1].is_ok(), "{outcomes:?}");
         outcomes.remove(0)
