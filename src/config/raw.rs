@@ -144,7 +144,7 @@ impl Default for Upstream {
             strip_domain: false,
             dangerous_plaintext: false,
             read_ahead: true,
-            warm_ttl: "0s".to_owned(),
+            warm_ttl: "60s".to_owned(),
             warm_auth_ttl: "300s".to_owned(),
         }
     }
@@ -152,7 +152,7 @@ impl Default for Upstream {
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { listings: false, size: "64MiB".to_owned() }
+        Self { listings: true, size: "64MiB".to_owned() }
     }
 }
 
