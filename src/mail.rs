@@ -101,6 +101,16 @@ pub enum Proof {
     },
 }
 
+impl Proof {
+    /// The password or the token itself.
+    pub fn expose(&self) -> &[u8] {
+        match self {
+            Self::Password(password) => password.expose(),
+            Self::Token { token, .. } => token.expose().as_bytes(),
+        }
+    }
+}
+
 /// The two SASL mechanisms that carry a bearer token.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TokenMechanism {

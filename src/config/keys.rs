@@ -122,6 +122,7 @@ pub(super) const KEYS: &[(&str, Kind, &str)] = &[
     ("cache.size", Kind::Text, "a size from 0KiB to 1024GiB, such as \"64MiB\""),
     ("limits.sessions", Kind::Number, "a number from 1 to 1000000"),
     ("limits.sessions_per_address", Kind::Number, "a number from 1 to 1000000"),
+    ("limits.sessions_per_user", Kind::Number, "a number from 0 to 1000000"),
     ("limits.handshakes_in_flight", Kind::Number, "a number from 1 to 1000000"),
     ("limits.logins_per_second", Kind::Number, "a number from 1 to 1000000"),
     ("drain.accept_grace", Kind::Text, "a time from 0s to drain.deadline, such as \"5s\""),

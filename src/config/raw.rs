@@ -88,6 +88,7 @@ pub(super) struct Cache {
 pub(super) struct Limits {
     pub(super) sessions: u32,
     pub(super) sessions_per_address: u32,
+    pub(super) sessions_per_user: u32,
     pub(super) handshakes_in_flight: u32,
     pub(super) logins_per_second: u32,
 }
@@ -158,7 +159,13 @@ impl Default for Cache {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { sessions: 10_000, sessions_per_address: 64, handshakes_in_flight: 1_000, logins_per_second: 500 }
+        Self {
+            sessions: 10_000,
+            sessions_per_address: 64,
+            sessions_per_user: 0,
+            handshakes_in_flight: 1_000,
+            logins_per_second: 500,
+        }
     }
 }
 

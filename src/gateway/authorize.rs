@@ -12,8 +12,7 @@ use tracing::debug;
 
 use super::{
     Gateway, Lock, Route, Seen,
-    guard::Turn,
-    lock::Held,
+    guard::{Place, Turn},
     refuse,
     serve::Session,
     summary::{End, loggable},
@@ -33,7 +32,7 @@ pub(super) struct Open<M> {
     pub(super) seen: Seen,
     pub(super) mailbox: M,
     pub(super) snapshot: Arc<Snapshot>,
-    pub(super) held: Option<Held>,
+    pub(super) place: Option<Place>,
     pub(super) transaction: Transaction,
 }
 
@@ -149,7 +148,7 @@ impl<U: Upstream> Session<'_, U> {
             Err(fault) => (None, Err(fault)),
         };
         let refusal = match granted {
-            Ok(Granted { route, mailbox, snapshot, held }) => {
+            Ok(Granted { route, mailbox, snapshot, place }) => {
                 let (transaction, reply) = opening.opened(Arc::clone(&route.session), Arc::clone(&snapshot));
                 guesses.succeeded(&tried);
                 self.summary.user = Some(user);
@@ -159,7 +158,7 @@ impl<U: Upstream> Session<'_, U> {
                 }
                 self.client.hurry(None);
                 self.client.say(&reply).await?;
-                return Ok(Ok(Open { seen: route.maildrops.seen, mailbox, snapshot, held, transaction }));
+                return Ok(Ok(Open { seen: route.maildrops.seen, mailbox, snapshot, place, transaction }));
             }
             Err(fault) => {
                 refuse::log_login(&fault, &user, self.peer.client.ip());
@@ -186,11 +185,12 @@ struct Granted<'a, U: Upstream> {
     route: &'a Route<U>,
     mailbox: U::Mailbox,
     snapshot: Arc<Snapshot>,
-    held: Option<Held>,
+    place: Option<Place>,
 }
 
-/// Chooses the upstream, and unless it has just refused the same opens the mailbox, and holds it where users may have one session only. That somebody else does is
-/// told to those only who have shown that the maildrop is theirs.
+/// Chooses the upstream, and unless it has just refused the same opens the mailbox. That a user has as many sessions as may
+/// be is told to those only who have shown that the maildrop is theirs: by what let them into one of these sessions, which
+/// costs the upstream nothing, or else by logging in there.
 async fn grant<U: Upstream>(gateway: &Gateway<U>, mut who: Credentials) -> Result<Granted<'_, U>, Fault> {
     let Some((route, name)) = gateway.routes.choose(&who.user) else {
         // Which domains are served here is nobody's business.
@@ -202,22 +202,38 @@ async fn grant<U: Upstream>(gateway: &Gateway<U>, mut who: Credentials) -> Resul
     if let Some(fault) = gateway.denials.find(upstream, &who, Instant::now()) {
         return Err(fault);
     }
+    let places = &gateway.lasting.places;
+    let limit = limit(route.maildrops.lock, gateway.settings.sessions_per_user);
+    if let Some((most, fault)) = &limit
+        && places.are_taken(upstream, &who, *most)
+    {
+        return Err(fault());
+    }
     let turn = gateway.lasting.guesses.turn_at(upstream, &who.user).await?;
     let opened = route.upstream.open(&who).await;
     drop(turn);
     gateway.denials.learn(upstream, &who, &opened, Instant::now());
     let (mailbox, snapshot) = opened?;
-    let held = match route.maildrops.lock {
-        Lock::None => None,
-        Lock::Gateway => match gateway.lasting.locks.hold(upstream, &who.user) {
-            Some(held) => Some(held),
+    let place = match limit {
+        None => None,
+        Some((most, fault)) => match places.take(upstream, &who, most) {
+            Some(place) => Some(place),
             None => {
                 mailbox.leave().await;
-                return Err(Fault::new(Verdict::Busy, "the user has another session"));
+                return Err(fault());
             }
         },
     };
-    Ok(Granted { route, mailbox, snapshot, held })
+    Ok(Granted { route, mailbox, snapshot, place })
+}
+
+/// How many sessions a user may have, and what one too many comes to.
+fn limit(lock: Lock, sessions_per_user: usize) -> Option<(usize, fn() -> Fault)> {
+    match (lock, sessions_per_user) {
+        (Lock::Gateway, _) => Some((1, || Fault::new(Verdict::Busy, "the user has another session"))),
+        (Lock::None, 0) => None,
+        (Lock::None, most) => Some((most, || Fault::new(Verdict::Passing, "limits.sessions_per_user is reached"))),
+    }
 }
 
 /// How long a client may think before log-in. RFC 1939 §3 asks for ten minutes, but only a client that is logged in has

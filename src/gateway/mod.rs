@@ -18,7 +18,6 @@ use crate::{
 mod authorize;
 mod client;
 mod guard;
-mod lock;
 mod refuse;
 mod route;
 mod send;
@@ -35,6 +34,8 @@ pub struct Settings {
     pub failure_delay: Duration,
     /// How long credentials that the upstream refused are refused without asking it again. Zero: not at all.
     pub denial_ttl: Duration,
+    /// How many sessions a user may have at a time, where the [`Lock`] does not say one; 0: any number.
+    pub sessions_per_user: usize,
     /// From where credentials are taken without TLS.
     pub plaintext_from: Vec<IpNet>,
 }
@@ -97,7 +98,7 @@ pub struct Gateway<U> {
 /// What a gateway and its successors share.
 #[derive(Clone, Default)]
 struct Lasting {
-    locks: lock::Locks,
+    places: guard::Places,
     guesses: Arc<guard::Guesses>,
     /// How many sessions there have been.
     sessions: Arc<AtomicU64>,
@@ -111,7 +112,7 @@ impl<U: Upstream> Gateway<U> {
         Self { routes, settings, acceptor, denials, lasting: Lasting::default() }
     }
 
-    /// A gateway to other upstreams, for sessions that begin from now on. Who has a lock here has it there, and
+    /// A gateway to other upstreams, for sessions that begin from now on. Who has a session here has it there, and
     /// who has guessed wrong has it behind him; what an upstream has refused is asked again.
     pub fn successor(&self, routes: Routes<U>, settings: Settings, acceptor: Option<Arc<dyn Accept>>) -> Self {
         Self { lasting: self.lasting.clone(), ..Self::new(routes, settings, acceptor) }

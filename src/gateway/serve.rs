@@ -83,7 +83,7 @@ impl<U: Upstream> Session<'_, U> {
 
     /// TRANSACTION, and UPDATE if it comes to that.
     async fn converse(&mut self, open: Open<U::Mailbox>) -> End {
-        let Open { seen, mut mailbox, snapshot, held, transaction } = open;
+        let Open { seen, mut mailbox, snapshot, place, transaction } = open;
         let mut update = None;
         let Over { end, mut retrieved } = match self.transact(&mut mailbox, seen, transaction).await {
             Ok((leaving, changes)) => {
@@ -94,7 +94,7 @@ impl<U: Upstream> Session<'_, U> {
                 }
                 let reply = Box::pin(self.update(&mut mailbox, &leaving, &changes)).await;
                 // Before the reply: a client may come back as soon as it has read it.
-                drop(held);
+                drop(place);
                 match reply {
                     Ok(reply) => {
                         let end = self.client.say(&reply).await.err().unwrap_or(End::Quit);
@@ -104,7 +104,7 @@ impl<U: Upstream> Session<'_, U> {
                 }
             }
             Err(over) => {
-                drop(held);
+                drop(place);
                 over
             }
         };

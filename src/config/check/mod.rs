@@ -120,7 +120,13 @@ impl Check<'_> {
         let failure_delay = self.time("login.failure_delay", &raw.login.failure_delay, LONGEST_DELAY);
         let denial_ttl = self.time("login.denial_ttl", &raw.login.denial_ttl, LONGEST_DENIAL);
         let plaintext_from = self.plaintext_from(raw);
-        Some(gateway::Settings { failure_delay: failure_delay?, denial_ttl: denial_ttl?, plaintext_from })
+        let sessions_per_user = self.number("limits.sessions_per_user", raw.limits.sessions_per_user, 0);
+        Some(gateway::Settings {
+            failure_delay: failure_delay?,
+            denial_ttl: denial_ttl?,
+            sessions_per_user: sessions_per_user?,
+            plaintext_from,
+        })
     }
 
     fn plaintext_from(&mut self, raw: &Raw) -> Vec<IpNet> {
@@ -196,8 +202,12 @@ impl Check<'_> {
     }
 
     fn count(&mut self, key: &str, found: u32) -> Option<usize> {
+        self.number(key, found, 1)
+    }
+
+    fn number(&mut self, key: &str, found: u32, least: usize) -> Option<usize> {
         match usize::try_from(found) {
-            Ok(count @ 1..=MOST) => Some(count),
+            Ok(count) if (least..=MOST).contains(&count) => Some(count),
             _ => {
                 self.problems.push(Problem::value(self.layers.source(key), key, found));
                 None

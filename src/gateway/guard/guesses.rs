@@ -16,7 +16,7 @@ use super::{
     turns::{Turn, Turns},
 };
 use crate::{
-    mail::{Credentials, Proof},
+    mail::Credentials,
     upstream::{Fault, Verdict},
 };
 
@@ -51,14 +51,10 @@ impl Guesses {
     /// What is tried, from where. Servers may take large letters for small ones.
     pub(in crate::gateway) fn of(&self, address: IpAddr, who: &Credentials) -> Try {
         let user = who.user.to_ascii_lowercase();
-        let secret = match &who.proof {
-            Proof::Password(password) => password.expose().as_slice(),
-            Proof::Token { token, .. } => token.expose().as_bytes(),
-        };
         Try {
             networks: networks(address).collect(),
             user: self.key.fingerprint(&[user.as_bytes()]),
-            all: self.key.fingerprint(&[user.as_bytes(), secret]),
+            all: self.key.fingerprint(&[user.as_bytes(), who.proof.expose()]),
         }
     }
 
@@ -107,7 +103,7 @@ const AT_ONE_USER: usize = 2;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::Secret;
+    use crate::mail::{Proof, Secret};
 
     #[test]
     fn what_has_failed_counts_for_the_address_and_for_the_user() {

@@ -184,12 +184,52 @@ async fn where_users_have_one_session_the_next_one_waits_for_its_end() {
     // Who does not know the password does not learn of it.
     second.says("USER tim\r\nPASS guess\r\n").await;
     second.reads("+OK send PASS\r\n-ERR [AUTH] invalid user name or password\r\n").await;
+    let asked = |deed: &&Deed| matches!(deed, Deed::Open(_));
+    assert_eq!(rig.memory.deeds().iter().filter(asked).count(), 2);
     first.says("QUIT\r\n").await;
     first.reads("+OK POP3 server signing off (3 messages left)\r\n").await;
     second.says(LOG_IN).await;
     second.reads("+OK send PASS\r\n+OK maildrop has 3 messages (620 octets)\r\n").await;
     second.vanishes().await;
     rig.log_in(4096).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_session_too_many_of_a_user_costs_the_server_nothing() {
+    let maildrop = Maildrop::new(100, [(uid(5), letter(120))]);
+    let mut rig = Rig::with(Memory::new(1000).with("tom", b"other", maildrop), |_| {});
+    Arc::get_mut(&mut rig.gateway).unwrap().settings.sessions_per_user = 2;
+    let asked = |times: usize| {
+        let deeds = rig.memory.deeds();
+        assert_eq!(deeds.iter().filter(|deed| matches!(deed, Deed::Open(_))).count(), times);
+    };
+    let (mut first, second) = (rig.log_in(4096).await, rig.log_in(4096).await);
+    let mut third = rig.connect(4096);
+    let began = tokio::time::Instant::now();
+    let full = "+OK send PASS\r\n-ERR [SYS/TEMP] mail service temporarily unavailable, try again later\r\n";
+    for _ in 0..3 {
+        third.says(LOG_IN).await;
+    }
+    third.reads(&format!("{GREETING}{full}{full}{full}")).await;
+    assert_eq!(began.elapsed().as_secs(), 0);
+    asked(2);
+    // Nor does who does not know the password learn of it.
+    third.says("USER tim\r\nPASS guess\r\n").await;
+    third.reads("+OK send PASS\r\n-ERR [AUTH] invalid user name or password\r\n").await;
+    let mut other = rig.connect(4096);
+    other.says("USER tom\r\nPASS other\r\n").await;
+    other.reads(&format!("{GREETING}+OK send PASS\r\n+OK maildrop has 1 messages (120 octets)\r\n")).await;
+    asked(4);
+    // A session that ends in whatever way gives its place back.
+    second.session.abort();
+    assert!(second.session.await.is_err());
+    third.says(LOG_IN).await;
+    third.reads("+OK send PASS\r\n+OK maildrop has 3 messages (620 octets)\r\n").await;
+    first.says("NOOP\r\n").await;
+    first.reads("+OK nothing done\r\n").await;
+    first.vanishes().await;
+    rig.log_in(4096).await;
+    asked(6);
 }
 
 /// A line whose client says `hello` the moment it has been told to begin TLS.

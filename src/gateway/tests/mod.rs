@@ -71,6 +71,7 @@ impl Rig {
         let settings = Settings {
             failure_delay: Duration::from_secs(2),
             denial_ttl: Duration::from_secs(60),
+            sessions_per_user: 0,
             plaintext_from: vec!["127.0.0.0/8".parse().unwrap()],
         };
         let gateway = Gateway::new(routes, settings, Some(Arc::new(NoSecret)));

@@ -104,10 +104,7 @@ async fn authenticate(
 
 /// Some servers repeat what they did not understand. What they say goes to the log; what was said to them must not.
 fn discreet(trouble: Trouble, proof: &Proof) -> Trouble {
-    let secret = match proof {
-        Proof::Password(password) => password.expose().as_slice(),
-        Proof::Token { token, .. } => token.expose().as_bytes(),
-    };
+    let secret = proof.expose();
     // The text may be cut, so that the beginning must do.
     let secret = &secret[..secret.len().min(8)];
     let tells = |octets: &[u8]| !secret.is_empty() && octets.windows(secret.len()).any(|octets| octets == secret);
