@@ -125,7 +125,7 @@ fn a_session_is_resumed_where_the_same_certificates_are_trusted() {
         fs::write(other, fs::read_to_string(&identity().certificate).unwrap() + &stranger).unwrap();
         let route = |domain, port, ca| {
             format!(
-                "[[route]]\ndomains = [\"{domain}\"]\n[route.upstream]\nstrip_domain = true\nca = \"{ca}\"\n\
+                "[[route]]\ndomains = [\"{domain}\"]\n[route.upstream]\nstrip_domain = true\nwarm_ttl = \"0s\"\nca = \"{ca}\"\n\
                  url = \"imaps://localhost:{port}\"\n"
             )
         };
