@@ -97,9 +97,8 @@ struct Daemon {
     memory: Memory,
 }
 
-/// A server as sessions have it: a line that is kept open asks it for nothing, a new one spares it, and what was listed before is
-/// not listed again.
-type Way = Warm<Sparing<Cached<Imap>>>;
+/// A server as sessions have it: lines are kept open, and what was listed before is not listed again.
+type Way = Warm<Cached<Imap>>;
 
 /// What all upstreams share, whatever configuration they are of.
 #[derive(Clone)]
@@ -276,10 +275,10 @@ fn routes(config: &Config, memory: &Memory) -> Result<Routes<Way>, tls::Error> {
             }
         };
         let place = format!("{} {}", server.endpoint, server.mailbox);
-        let imap = Imap::sharing(server, Arc::new(Tcp), connector, memory.budget.clone());
+        let sparing = Sparing::new(config.limits.logins_per_second);
+        let imap = Imap::with(server, Arc::new(Tcp), connector, memory.budget.clone(), Some(sparing));
         let cached = Cached::new(imap, place, memory.listings.clone());
-        let spared = Sparing::new(cached, config.limits.logins_per_second);
-        Ok::<_, tls::Error>(Route::new(Warm::new(spared, warm), maildrops))
+        Ok::<_, tls::Error>(Route::new(Warm::new(cached, warm), maildrops))
     };
     let mut all = Routes::new(config.upstream.as_ref().map(&mut route).transpose()?, config.append_domain.clone());
     for config::Route { domains, upstream } in &config.routes {

@@ -23,6 +23,7 @@ mod routes;
 mod secrets;
 mod servers;
 mod sessions;
+mod sparing;
 mod starttls;
 mod support;
 mod swarm;

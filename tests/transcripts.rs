@@ -1,7 +1,7 @@
 //! Plays every dialogue of `tests/transcripts`, once on roomy lines and once on lines of eight octets, on which every line
 //! arrives in crumbs; by a popgate that keeps nothing for the next session, and by one that keeps listing and line. Only these say what a client reads and what an upstream hears, word for word.
 
-use std::{collections::BTreeSet, fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fs, net::SocketAddr, path::Path, sync::Arc};
 
 use popgate::{
     gateway::{Gateway, Lock, Peer, Route, Routes, Seen, serve},
@@ -10,10 +10,8 @@ use popgate::{
         tls::{Acceptor, Connector},
     },
     upstream::{
-        cache::{Cached, Listings},
-        imap::{Deleted, Imap, OnDelete, Security},
+        imap::{self, Budget, Deleted, Imap, OnDelete, Security},
         sparing::Sparing,
-        warm::{self, Warm},
     },
 };
 use tokio_util::sync::CancellationToken;
@@ -122,10 +120,9 @@ fn house(options: &Options, memory: Memory, dial: Arc<dyn Dial>) -> Serve {
         Some("no") => Connector::new(None).unwrap(),
         _ => identity.connector.clone(),
     };
-    let (room, ttl) = memory.limits();
-    let cached = Cached::new(Imap::new(upstream, dial, Some(connector)), "here", Listings::new(room));
-    let settings = warm::Settings { ttl, auth_ttl: Duration::from_secs(300) };
-    let route = Route::new(Warm::new(Sparing::new(cached, 500), settings), maildrops);
+    let budget = Budget::new(imap::AHEAD);
+    let imap = Imap::with(upstream, dial, Some(connector), budget, Some(Sparing::new(500)));
+    let route = Route::new(gate::way(memory, imap), maildrops);
     let acceptor = (options.value("tls") == Some("stls"))
         .then(|| Arc::new(Acceptor::load(&identity.certificate, &identity.key).unwrap()) as Arc<dyn Accept>);
     let gateway = Arc::new(Gateway::new(Routes::new(Some(route), None), gate::settings(), acceptor));

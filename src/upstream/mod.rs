@@ -1,6 +1,6 @@
 //! What the gateway needs of the server behind it, and no more: open a mailbox, read messages, settle what QUIT asks for.
 //! No POP3 word in here. [`imap`] is the real thing, [`memory`] the twin that tests run against; [`cache`] and
-//! [`warm`] go around others and save work.
+//! [`warm`] go around others and save work; [`sparing`] keeps a server from being overrun.
 
 use std::{fmt, future::Future, sync::Arc};
 
@@ -188,14 +188,12 @@ pub struct Fault {
     pub notice: Option<String>,
     /// The SASL challenge that explained a refused token (RFC 7628 §3.2.2), decoded; it is for the client program.
     pub challenge: Option<Vec<u8>>,
-    /// The server did not even say what it can do: it is down, or cannot be reached.
-    pub unreached: bool,
 }
 
 impl Fault {
     /// A fault with nothing to add to its cause.
     pub fn new(verdict: Verdict, cause: impl Into<String>) -> Self {
-        Self { verdict, cause: cause.into(), notice: None, challenge: None, unreached: false }
+        Self { verdict, cause: cause.into(), notice: None, challenge: None }
     }
 }
 

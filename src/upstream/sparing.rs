@@ -1,71 +1,67 @@
-//! An upstream that spares its server when that is down, or has just come up again. After several log-ins in a row that
-//! have not even reached it, one every few seconds finds out whether it is there again, and the others are told at once to
-//! come again. And log-ins do not reach it faster than so many a second, however many clients come back at once: they
-//! wait in a short queue. Lines that replace lost ones within a session are not counted.
+//! What spares a server when it is down, or has just come up again. After several lines in a row on which it has not even
+//! said what it can do, one every few seconds finds out whether it is there again, and the others are not tried. And lines
+//! do not reach it faster than so many a second, however many clients come back at once: they wait in a short queue. It
+//! makes no difference whether they are for new sessions or take the place of lines that were lost.
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{Fault, Upstream, Verdict};
-use crate::mail::{Credentials, Snapshot};
+use super::{Fault, Verdict};
 
-/// A server that is spared.
-pub struct Sparing<U> {
-    server: U,
-    /// The time between two log-ins when many wait.
+/// What is known of a server that is spared.
+pub struct Sparing {
+    /// The time between two lines when many wait.
     interval: Duration,
     state: Mutex<State>,
 }
 
+/// The right to try the server, once.
+pub(super) struct Pass<'a>(&'a Sparing);
+
 #[derive(Default)]
 struct State {
-    /// When the newest log-ins failed to reach the server, and none has reached it since.
+    /// When the newest lines failed to reach the server, and none has reached it since.
     failures: VecDeque<Instant>,
     /// The breaker is open: the next one to find out may go then.
     probe: Option<Instant>,
-    /// When there would be nothing left to wait for if log-ins came evenly.
+    /// When there would be nothing left to wait for if lines came evenly.
     even: Option<Instant>,
 }
 
-impl<U> Sparing<U> {
-    /// Spares `server`: `rate` log-ins reach it in a second, at least one, as many of which may come at the same moment.
-    pub fn new(server: U, rate: u32) -> Self {
-        Self { server, interval: SECOND / rate.max(1), state: Mutex::default() }
+impl Sparing {
+    /// `rate` lines reach the server in a second, at least one, as many of which may come at the same moment.
+    pub fn new(rate: u32) -> Self {
+        Self { interval: SECOND / rate.max(1), state: Mutex::default() }
     }
 
-    /// Waits until the server may be asked.
-    async fn pass(&self) -> Result<(), Fault> {
+    /// Waits until the server may be tried.
+    pub(super) async fn pass(&self) -> Result<Pass<'_>, Fault> {
         let now = Instant::now();
         let at = self.state().pass(self.interval, now).map_err(|cause| Fault::new(Verdict::Passing, cause))?;
         sleep_until(at).await;
-        Ok(())
+        Ok(Pass(self))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Whatever is half done in there costs a log-in too many or too few.
+        // Whatever is half done in there costs a line too many or too few.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<U: Upstream> Upstream for Sparing<U> {
-    type Mailbox = U::Mailbox;
-
-    async fn open(&self, who: &Arc<Credentials>) -> Result<(U::Mailbox, Arc<Snapshot>), Fault> {
-        self.pass().await?;
-        let outcome = self.server.open(who).await;
-        let reached = outcome.as_ref().err().is_none_or(|fault| !fault.unreached);
-        self.state().learn(reached, Instant::now());
-        outcome
+impl Pass<'_> {
+    /// The server was there, or could not be reached.
+    pub(super) fn learn(self, reached: bool) {
+        self.0.state().learn(reached, Instant::now());
     }
 }
 
 impl State {
-    /// When the server may be asked, or why not.
+    /// When the server may be tried, or why not.
     fn pass(&mut self, interval: Duration, now: Instant) -> Result<Instant, &'static str> {
         if let Some(probe) = self.probe {
             if now < probe {
@@ -77,7 +73,7 @@ impl State {
         let even = self.even.map_or(now, |even| even.max(now));
         let at = now.max(even.checked_sub(SECOND).unwrap_or(now));
         if at > now + QUEUE {
-            return Err("too many log-ins wait for the server");
+            return Err("too many lines to the server wait");
         }
         self.even = Some(even + interval);
         Ok(at)
@@ -109,7 +105,7 @@ const LATELY: Duration = Duration::from_secs(30);
 /// How often somebody finds out whether the server is there again.
 const PROBE: Duration = Duration::from_secs(5);
 
-/// How long a log-in may wait for those before it; clients give up after half a minute.
+/// How long a line may wait for those before it; clients give up after half a minute.
 const QUEUE: Duration = Duration::from_secs(5);
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -123,7 +119,7 @@ mod tests {
     #[test]
     fn five_failures_in_a_row_open_it_and_one_success_closes_it() {
         let (mut state, began) = (State::default(), Instant::now());
-        // When; `-`, `+` for a log-in that does not reach the server, or does; `?` and `!` for one that may or may not try.
+        // When; `-`, `+` for a line that does not reach the server, or does; `?` and `!` for one that may or may not try.
         for (second, what) in [
             (0, "----+"),
             (1, "----?"),

@@ -28,7 +28,7 @@ pub(crate) struct Gate {
     pub(crate) shutdown: CancellationToken,
 }
 
-/// A server as the daemon's sessions have it, but that one which is down is not spared.
+/// A server as the daemon's sessions have it.
 pub(crate) type Way = Warm<Cached<Imap>>;
 
 /// What a popgate keeps from one session to the next.

@@ -17,12 +17,16 @@ use super::{
 use crate::{
     mail::{Credentials, Proof, TokenMechanism},
     net::Endpoint,
-    upstream::{Fault, Verdict},
+    upstream::{Fault, Verdict, sparing::Pass},
 };
 
 /// A line on which `who` is logged in.
-pub(super) async fn login(server: &Server, who: &Credentials) -> Result<Conn, Fault> {
-    let (client, offered) = knock(server).await?;
+pub(super) async fn login(server: &Server, pass: Option<Pass<'_>>, who: &Credentials) -> Result<Conn, Fault> {
+    let knocked = knock(server).await;
+    if let Some(pass) = pass {
+        pass.learn(knocked.as_ref().err().is_none_or(|fault| fault.verdict != Verdict::Passing));
+    }
+    let (client, offered) = knocked?;
     let (conn, _) = enter(server, client, &offered, who).await?;
     Ok(conn)
 }
@@ -30,10 +34,7 @@ pub(super) async fn login(server: &Server, who: &Credentials) -> Result<Conn, Fa
 /// A line on which the server has said what it can do, and the words in which it did.
 pub(super) async fn knock(server: &Server) -> Result<(Client<Tap>, String), Fault> {
     // Nobody has looked at the credentials yet, so that no refusal can be theirs.
-    let fault = |trouble: Trouble| {
-        let fault = trouble.into_fault(Phase::Open, server.trusted());
-        Fault { unreached: fault.verdict == Verdict::Passing, ..fault }
-    };
+    let fault = |trouble: Trouble| trouble.into_fault(Phase::Open, server.trusted());
     let Greeted { mut client, capabilities } = dial::connect(server).await.map_err(fault)?;
     let offered = match capabilities {
         Some(offered) => offered,

@@ -179,8 +179,10 @@ impl ImapMailbox {
         if !self.may_reconnect() {
             return Err(Fault::new(Verdict::Passing, "the line was lost again shortly after it was replaced"));
         }
+        let server = Arc::clone(&self.server);
+        let pass = server.pass().await?;
         self.reconnected = Some(Instant::now());
-        let mut conn = login::login(&self.server, &self.who).await.map_err(after_login)?;
+        let mut conn = login::login(&server, pass, &self.who).await.map_err(after_login)?;
         let trusted = self.server.trusted();
         match listing::reopen(&self.server, &mut conn, &self.ground).await {
             Ok(()) => {

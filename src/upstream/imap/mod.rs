@@ -35,6 +35,7 @@ use crate::{
     upstream::{
         Fault, Upstream,
         cache::{Known, Opened, Relist},
+        sparing::{Pass, Sparing},
     },
 };
 
@@ -63,6 +64,7 @@ struct Server {
     /// There is one where the settings ask for TLS.
     tls: Option<Connector>,
     budget: Budget,
+    sparing: Option<Sparing>,
     /// The server offers UIDPLUS but refused UID EXPUNGE (Proton Bridge did).
     expunge_refused: AtomicBool,
 }
@@ -120,12 +122,19 @@ impl Imap {
     /// A server that is reached through `dial`, and through `tls` where the settings ask for TLS; without it nobody can
     /// log in there then.
     pub fn new(settings: Settings, dial: Arc<dyn Dial>, tls: Option<Connector>) -> Self {
-        Self::sharing(settings, dial, tls, Budget::new(AHEAD))
+        Self::with(settings, dial, tls, Budget::new(AHEAD), None)
     }
 
-    /// The same, with a budget for what is fetched ahead that may be shared with other servers.
-    pub fn sharing(settings: Settings, dial: Arc<dyn Dial>, tls: Option<Connector>, budget: Budget) -> Self {
-        Self(Arc::new(Server { settings, dial, tls, budget, expunge_refused: AtomicBool::new(false) }))
+    /// The same, with a budget for what is fetched ahead that may be shared with other servers, and spared if that is
+    /// wanted.
+    pub fn with(
+        settings: Settings,
+        dial: Arc<dyn Dial>,
+        tls: Option<Connector>,
+        budget: Budget,
+        sparing: Option<Sparing>,
+    ) -> Self {
+        Self(Arc::new(Server { settings, dial, tls, budget, sparing, expunge_refused: AtomicBool::new(false) }))
     }
 }
 
@@ -154,13 +163,21 @@ impl Server {
     fn trusted(&self) -> bool {
         self.settings.security != Security::Plain || self.settings.endpoint.is_loopback()
     }
+
+    /// Waits for the right to a new line, if the server is spared.
+    async fn pass(&self) -> Result<Option<Pass<'_>>, Fault> {
+        match &self.sparing {
+            Some(sparing) => sparing.pass().await.map(Some),
+            None => Ok(None),
+        }
+    }
 }
 
 /// Logs in and lists. Some troubles pass by themselves at once; then it is done again, once.
 async fn open(server: &Server, who: &Credentials, known: Option<&Known>) -> Result<Listing, Fault> {
     let mut again = true;
     loop {
-        let conn = login::login(server, who).await?;
+        let conn = login::login(server, server.pass().await?, who).await?;
         match listing::open(server, conn, Access::Work, known).await {
             Ok(listing) => return Ok(listing),
             Err(trouble) => match pause(&trouble).filter(|_| again) {

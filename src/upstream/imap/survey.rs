@@ -96,6 +96,7 @@ impl Imap {
             dial: self.0.dial.clone(),
             tls,
             budget: self.0.budget.clone(),
+            sparing: None,
             expunge_refused: AtomicBool::new(false),
         };
         let mut survey = Survey::default();

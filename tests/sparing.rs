@@ -1,0 +1,140 @@
+//! A server that goes down under many sessions. Only these show how often it is tried by sessions that had a line, and what
+//! their clients hear.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use popgate::{
+    gateway::{Route, Routes},
+    net::{Dial, Endpoint, Pending, Wire},
+    upstream::{
+        imap::{AHEAD, Budget, Imap},
+        sparing::Sparing,
+    },
+};
+use tokio::{
+    task::AbortHandle,
+    time::{Instant, sleep},
+};
+
+use crate::support::{
+    gate::{self, Gate, Memory},
+    script::{Manner, Server},
+};
+
+/// C.8, F40: a line that is lost and replaced is a line like any other.
+#[tokio::test(start_paused = true)]
+async fn lines_that_are_replaced_are_counted() {
+    const SESSIONS: usize = 12;
+    let grid = Arc::new(Grid { server: Server::fixture(Manner::default()), state: Mutex::default() });
+    let gate = gate(&grid, 500);
+    let mut sessions = Vec::new();
+    for _ in 0..SESSIONS {
+        let mut session = gate.connect();
+        assert!(session.log_in().await.unwrap().starts_with("+OK"));
+        sessions.push(session);
+    }
+    grid.fails();
+    let began = Instant::now();
+    for session in &mut sessions {
+        let reply = session.ask("RETR 1").await.unwrap();
+        assert_eq!(reply, "-ERR [SYS/TEMP] message unavailable, try again later");
+    }
+    assert_eq!((grid.tries(), began.elapsed().as_secs()), (5, 0), "five in a row are no accident");
+    let mut newcomer = gate.connect();
+    assert!(newcomer.log_in().await.unwrap().starts_with("-ERR [SYS/TEMP]"));
+    assert_eq!(grid.tries(), 5);
+    // Those who were told so have not used up their try: with the one that finds the server again all can go on.
+    grid.is_repaired();
+    sleep(Duration::from_secs(5)).await;
+    for session in &mut sessions[5..] {
+        assert!(session.ask("RETR 1").await.unwrap().starts_with("+OK"));
+        assert!(!session.body().await.unwrap().is_empty());
+    }
+    assert_eq!(grid.tries(), SESSIONS - 5);
+    for session in sessions {
+        session.leave().await;
+    }
+}
+
+/// All come back at once, and the server sees them one after the other.
+#[tokio::test(start_paused = true)]
+async fn lines_are_replaced_no_faster_than_may_be() {
+    let grid = Arc::new(Grid { server: Server::fixture(Manner::default()), state: Mutex::default() });
+    let gate = gate(&grid, 2);
+    let mut sessions = Vec::new();
+    for _ in 0..6 {
+        let mut session = gate.connect();
+        assert!(session.log_in().await.unwrap().starts_with("+OK"));
+        sessions.push(session);
+    }
+    sleep(Duration::from_secs(10)).await;
+    grid.fails();
+    grid.is_repaired();
+    let began = Instant::now();
+    for session in &mut sessions {
+        session.send("RETR 1\r\n").await;
+    }
+    for session in &mut sessions {
+        assert!(session.hear().await.unwrap().starts_with("+OK"));
+        session.body().await.unwrap();
+    }
+    let tried: Vec<_> = grid.state.lock().unwrap().tries.iter().map(|at| (*at - began).as_millis() / 100).collect();
+    assert_eq!(tried, [0, 0, 0, 5, 10, 15]);
+}
+
+/// A server that can be cut off from the world.
+struct Grid {
+    server: Server,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    down: bool,
+    lines: Vec<AbortHandle>,
+    /// When it was dialled since it went down or up last.
+    tries: Vec<Instant>,
+}
+
+impl Grid {
+    /// All lines end, and there are no new ones.
+    fn fails(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.lines.drain(..).for_each(|line| line.abort());
+        (state.down, state.tries) = (true, Vec::new());
+    }
+
+    fn is_repaired(&self) {
+        let mut state = self.state.lock().unwrap();
+        (state.down, state.tries) = (false, Vec::new());
+    }
+
+    fn tries(&self) -> usize {
+        self.state.lock().unwrap().tries.len()
+    }
+}
+
+impl Dial for Grid {
+    fn dial<'a>(&'a self, _: &'a Endpoint) -> Pending<'a, io::Result<Box<dyn Wire>>> {
+        let mut state = self.state.lock().unwrap();
+        state.tries.push(Instant::now());
+        if state.down {
+            return Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) });
+        }
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let server = self.server.clone();
+        state.lines.push(tokio::spawn(async move { drop(server.serve(theirs).await) }).abort_handle());
+        Box::pin(async { Ok(Box::new(ours) as Box<dyn Wire>) })
+    }
+}
+
+/// A popgate that spares the server as the daemon does.
+fn gate(grid: &Arc<Grid>, rate: u32) -> Gate {
+    let dial = Arc::clone(grid) as Arc<dyn Dial>;
+    let imap = Imap::with(gate::upstream(), dial, None, Budget::new(AHEAD), Some(Sparing::new(rate)));
+    Gate::to(Routes::new(Some(Route::new(gate::way(Memory::Nothing, imap), gate::maildrops())), None))
+}
