@@ -138,7 +138,7 @@ impl Check {
         let sendable = |octet: &u8| !matches!(octet, 0 | b'\r' | b'\n');
         ensure!(!password.expose().is_empty(), "the password is empty");
         ensure!(password.expose().iter().all(sendable), "the password has more than one line");
-        Ok(Some(Credentials { user, proof: Proof::Password(password) }))
+        Ok(Some(Credentials::new(user, Proof::Password(password))))
     }
 }
 

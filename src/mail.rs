@@ -1,7 +1,7 @@
 //! The nouns that both protocols share: messages by UID, the listing fixed at log-in, what a session asks to be
 //! changed, and who logs in. No protocol, no I/O.
 
-use std::{collections::BTreeMap, fmt, num::NonZeroU32};
+use std::{collections::BTreeMap, fmt, net::IpAddr, num::NonZeroU32};
 
 use zeroize::Zeroize;
 
@@ -85,6 +85,15 @@ pub struct Credentials {
     pub user: String,
     /// What proves it.
     pub proof: Proof,
+    /// Where the client is, if the server behind is to know it. It proves nothing.
+    pub address: Option<IpAddr>,
+}
+
+impl Credentials {
+    /// Those of a client of whom no server is told where it is.
+    pub const fn new(user: String, proof: Proof) -> Self {
+        Self { user, proof, address: None }
+    }
 }
 
 /// What proves that a client is who it says.

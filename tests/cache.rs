@@ -41,7 +41,7 @@ fn cached(server: &Server) -> Cached<Imap> {
 }
 
 fn tim() -> Arc<Credentials> {
-    Arc::new(Credentials { user: "tim".into(), proof: Proof::Password(Secret::new(b"sec ret".to_vec())) })
+    Arc::new(Credentials::new("tim".into(), Proof::Password(Secret::new(b"sec ret".to_vec()))))
 }
 
 /// The listing, and the commands that it took beside the log-in.

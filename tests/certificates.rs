@@ -98,7 +98,7 @@ async fn judged(row: &Row, server: Arc<Server>, connector: &Connector) -> Result
         return Ok(());
     }
     let proof = Proof::Password(Secret::new(PASSWORD.into()));
-    let fault = imap().open(&Arc::new(Credentials { user: "tim".into(), proof })).await.err().ok_or("opened")?;
+    let fault = imap().open(&Arc::new(Credentials::new("tim".into(), proof))).await.err().ok_or("opened")?;
     let text = fault.to_string();
     let plain = text.len() <= 500 && text.bytes().all(|octet| matches!(octet, b' '..=b'~'));
     match fault.verdict == Verdict::Lasting && text.contains(why) && plain {

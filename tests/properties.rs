@@ -350,7 +350,7 @@ fn opened(sizes: &[u64]) -> Transaction {
     let (session, _) = Authorization::new(channel);
     let Before::Reply(session, _) = session.line(line("USER tim")) else { panic!("USER") };
     let Before::Open(opening, credentials) = session.line(line("PASS sec ret")) else { panic!("PASS") };
-    let Credentials { user, proof: Proof::Password(password) } = credentials else { panic!("not a password") };
+    let Credentials { user, proof: Proof::Password(password), .. } = credentials else { panic!("not a password") };
     assert_eq!((&*user, &password.expose()[..]), ("tim", &b"sec ret"[..]));
     opening.opened(Arc::new(settings), Arc::new(snapshot)).0
 }

@@ -1,10 +1,13 @@
 //! Popgate in front of a real Dovecot, beside Dovecot's own POP3 server on the same mailboxes: what no scripted server can
 //! show is that a real one understands us, and that we say what it says.
 
+use std::fs;
+
 use crate::support::{
     dovecot::{Dovecot, PASSWORD},
     messages::{self, normalised},
     pop3::Pop3,
+    process,
     serve::Popgate,
 };
 
@@ -51,6 +54,33 @@ fn popgate_says_what_dovecots_own_pop3_says() {
     }
     differences.are_the_expected();
     assert!(ours.quit().starts_with("+OK"));
+    popgate.stop();
+}
+
+/// Of a client that came through a proxy, so that it is not where popgate is; of one that is let in and of one that is not.
+#[test]
+fn dovecot_believes_where_the_client_is() {
+    let Some(dovecot) = Dovecot::start("servers::dovecot_believes_where_the_client_is") else { return };
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let configuration = format!(
+        "[[listen]]\nurl = \"pop3://127.0.0.1:0\"\nproxy_protocol_from = [\"127.0.0.0/8\"]\n\
+         [login]\nplaintext_from = [\"127.0.0.0/8\", \"10.0.0.0/8\"]\nfailure_delay = \"0s\"\n\
+         [upstream]\nurl = \"imap://127.0.0.1:{}\"\nsend_client_address = true\n",
+        dovecot.imap_port
+    );
+    fs::write(file.path(), configuration).unwrap();
+    let popgate = Popgate::start(&["serve", "--config", file.path().to_str().unwrap()]);
+    for (address, password, reply, logged) in
+        [("10.1.2.3", PASSWORD, "+OK", "Login: user=<alice>"), ("10.4.5.6", "wrong", "-ERR [AUTH]", "auth failed")]
+    {
+        let header = format!("PROXY TCP4 {address} 127.0.0.1 40000 110\r\n");
+        let mut client = Pop3::proxied(popgate.port, &header);
+        let said = client.pass("alice", password);
+        assert!(said.starts_with(reply), "{said}");
+        client.quit();
+        let told = |line: &str| line.contains(logged) && line.contains(&format!("rip={address},"));
+        process::wait_until(|| dovecot.log().lines().any(told).then_some(())).expect("Dovecot knows the client");
+    }
     popgate.stop();
 }
 

@@ -75,7 +75,7 @@ fn failure(name: &str) -> Option<String> {
 
 /// A popgate as a transcript's options want it.
 fn house(options: &Options, memory: Memory, dial: Arc<dyn Dial>) -> Serve {
-    const KNOWN: [&str; 12] = [
+    const KNOWN: [&str; 13] = [
         "ahead",
         "crumbs",
         "deleted",
@@ -84,6 +84,7 @@ fn house(options: &Options, memory: Memory, dial: Arc<dyn Dial>) -> Serve {
         "on_delete",
         "peer",
         "seen",
+        "send_client_address",
         "tls",
         "trust",
         "uidl",
@@ -112,6 +113,7 @@ fn house(options: &Options, memory: Memory, dial: Arc<dyn Dial>) -> Serve {
         Some("never") => Seen::Never,
         _ => Seen::Quit,
     };
+    maildrops.send_client_address = options.value("send_client_address") == Some("yes");
     if options.value("lock") == Some("gateway") {
         maildrops.lock = Lock::Gateway;
     }

@@ -39,7 +39,7 @@ fn settings() -> Settings {
 
 async fn open_with(server: &Server, settings: Settings) -> Result<(ImapMailbox, Arc<Snapshot>), Fault> {
     let imap = Imap::new(settings, Arc::new(Pipes(server.clone(), 1024)), None);
-    let who = Credentials { user: "tim".into(), proof: Proof::Password(Secret::new(b"sec ret".to_vec())) };
+    let who = Credentials::new("tim".into(), Proof::Password(Secret::new(b"sec ret".to_vec())));
     imap.open(&Arc::new(who)).await
 }
 

@@ -44,7 +44,7 @@ fn warm(server: &Server) -> Upper {
 }
 
 fn user(name: &str, password: &str) -> Arc<Credentials> {
-    Arc::new(Credentials { user: name.into(), proof: Proof::Password(Secret::new(password.into())) })
+    Arc::new(Credentials::new(name.into(), Proof::Password(Secret::new(password.into()))))
 }
 
 async fn open(upstream: &Upper) -> Result<(Kept<ImapMailbox>, Arc<Snapshot>), Fault> {
@@ -118,6 +118,23 @@ async fn only_the_upstream_lets_anybody_in() {
     sleep(TTL + Duration::from_secs(1)).await;
     assert_eq!(upstream.waiting(), 0);
     assert_eq!(commands(&server).last().unwrap(), "LOGOUT");
+}
+
+/// H.2: where the upstream is told of a client's address, what it was told stays true of whoever has the line.
+#[tokio::test(start_paused = true)]
+async fn a_line_serves_the_address_it_was_opened_for() {
+    let server = Server::fixture(Manner::default());
+    let upstream = warm(&server);
+    let mut connections = Vec::new();
+    for address in ["192.0.2.7", "192.0.2.7", "192.0.2.8", "192.0.2.8", "192.0.2.7", ""] {
+        let who = Credentials { address: address.parse().ok(), ..(*user("tim", "sec ret")).clone() };
+        upstream.open(&Arc::new(who)).await.unwrap().0.leave().await;
+        connections.push(server.connections());
+    }
+    assert_eq!(connections, [1, 1, 2, 2, 3, 4]);
+    let told: Vec<_> = commands(&server).into_iter().filter(|command| command.starts_with("ID")).collect();
+    assert_eq!(told, ["7", "8", "7"].map(|last| format!("ID (\"x-originating-ip\" \"192.0.2.{last}\")")));
+    assert_eq!(upstream.waiting(), 1, "the last of them waits");
 }
 
 /// F-21: whatever a line does when it is taken up again, the session has a new one and does not notice.

@@ -100,6 +100,7 @@ pub(super) const KEYS: &[(&str, Kind, &str)] = &[
     ("upstream.ca", Kind::Text, "a PEM file with certificates to trust besides the system's"),
     ("upstream.mailbox", Kind::Text, "the name of a mailbox, such as \"INBOX\""),
     ("upstream.strip_domain", Kind::Switch, SWITCH),
+    ("upstream.send_client_address", Kind::Switch, SWITCH),
     ("upstream.dangerous_plaintext", Kind::Switch, SWITCH),
     ("upstream.read_ahead", Kind::Switch, SWITCH),
     ("upstream.warm_ttl", Kind::Text, "a time from 0s to 30m, such as \"60s\""),

@@ -3,6 +3,7 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -144,7 +145,7 @@ impl<U: Upstream> Session<'_, U> {
         // A wait for the turn does not count: the turn would be over before the next ones had waited.
         let at = Instant::now();
         let (turn, granted) = match turn {
-            Ok(turn) => (turn, grant(self.gateway, credentials).await),
+            Ok(turn) => (turn, grant(self.gateway, credentials, self.peer.client.ip()).await),
             Err(fault) => (None, Err(fault)),
         };
         let refusal = match granted {
@@ -191,12 +192,17 @@ struct Granted<'a, U: Upstream> {
 /// Chooses the upstream, and unless it has just refused the same opens the mailbox. That a user has as many sessions as may
 /// be is told to those only who have shown that the maildrop is theirs: by what let them into one of these sessions, which
 /// costs the upstream nothing, or else by logging in there.
-async fn grant<U: Upstream>(gateway: &Gateway<U>, mut who: Credentials) -> Result<Granted<'_, U>, Fault> {
+async fn grant<U: Upstream>(
+    gateway: &Gateway<U>,
+    mut who: Credentials,
+    client: IpAddr,
+) -> Result<Granted<'_, U>, Fault> {
     let Some((route, name)) = gateway.routes.choose(&who.user) else {
         // Which domains are served here is nobody's business.
         return Err(Fault::new(Verdict::Denied, "no upstream serves the domain of this user"));
     };
     who.user = name;
+    who.address = route.maildrops.send_client_address.then_some(client);
     let who = Arc::new(who);
     let upstream = &route.maildrops.upstream;
     if let Some(fault) = gateway.denials.find(upstream, &who, Instant::now()) {

@@ -17,6 +17,8 @@ pub struct Maildrops {
     pub upstream: String,
     /// The upstream knows its users without their domain.
     pub strip_domain: bool,
+    /// The upstream is told where its clients are.
+    pub send_client_address: bool,
     /// How unique ids are written.
     pub unique_ids: Template,
     /// When retrieved messages are flagged `\Seen`.
@@ -109,6 +111,7 @@ mod tests {
         let maildrops = Maildrops {
             upstream: upstream.to_owned(),
             strip_domain,
+            send_client_address: false,
             unique_ids: "dovecot".parse().unwrap(),
             seen: Seen::Quit,
             lock: Lock::None,

@@ -136,7 +136,7 @@ impl Authorization {
     fn pass(mut self, password: &[u8]) -> Before {
         let Some(user) = self.user.take() else { return self.bad(Reply::err("send USER first")) };
         match sasl::password(password) {
-            Ok(password) => Before::Open(Opening(self), Credentials { user, proof: Proof::Password(password) }),
+            Ok(password) => Before::Open(Opening(self), Credentials::new(user, Proof::Password(password))),
             Err(_) => self.bad(Reply::err("password missing or malformed")),
         }
     }
@@ -266,7 +266,7 @@ mod tests {
                         say(&reply);
                         break securing.secured(TLS);
                     }
-                    Before::Open(opening, Credentials { user, proof: Proof::Password(password) }) => {
+                    Before::Open(opening, Credentials { user, proof: Proof::Password(password), .. }) => {
                         after = match &password.expose()[..] {
                             b"good" => {
                                 let (_, reply) =

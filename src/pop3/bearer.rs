@@ -11,7 +11,7 @@ pub(super) fn xoauth2(response: &[u8]) -> Result<Credentials, Failure> {
     let end = fields.iter().position(|octet| *octet == SEPARATOR).ok_or(Failure::Malformed)?;
     let token = fields[end + 1..].strip_prefix(b"auth=").ok_or(Failure::Malformed)?;
     let proof = Proof::Token { token: bearer(token)?, mechanism: TokenMechanism::XOAuth2 };
-    Ok(Credentials { user: user_name(&fields[..end])?, proof })
+    Ok(Credentials::new(user_name(&fields[..end])?, proof))
 }
 
 /// `n,a=user, ^A key=value ^A … ^A`, one of the keys being `auth`. The user may be left out in RFC 7628; not here, since
@@ -31,7 +31,7 @@ pub(super) fn oauthbearer(response: &[u8]) -> Result<Credentials, Failure> {
     }
     let token = token.ok_or(Failure::Malformed)?;
     let proof = Proof::Token { token, mechanism: TokenMechanism::OAuthBearer };
-    Ok(Credentials { user: user_name(&saslname(user)?)?, proof })
+    Ok(Credentials::new(user_name(&saslname(user)?)?, proof))
 }
 
 /// `Bearer` and a token (RFC 6750 §2.1), of which only what could break out of it is refused.

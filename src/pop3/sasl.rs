@@ -127,9 +127,8 @@ impl Exchange {
         };
         match self.0 {
             Stage::First(mechanism) => mechanism.respond(&response),
-            Stage::Password { user } => password(&response).map_or_else(Step::Failed, |password| {
-                Step::Done(Credentials { user, proof: Proof::Password(password) })
-            }),
+            Stage::Password { user } => password(&response)
+                .map_or_else(Step::Failed, |password| Step::Done(Credentials::new(user, Proof::Password(password)))),
         }
     }
 }
@@ -166,7 +165,7 @@ fn plain(response: &[u8]) -> Result<Credentials, Failure> {
     if !for_user.is_empty() && for_user != user {
         return Err(Failure::OtherUser);
     }
-    Ok(Credentials { user: user_name(user)?, proof: Proof::Password(password) })
+    Ok(Credentials::new(user_name(user)?, Proof::Password(password)))
 }
 
 /// Base64 without any licence (RFC 4648 §3.5), into memory that is overwritten afterwards.
@@ -186,10 +185,10 @@ mod tests {
         match step {
             Step::Challenge(_, reply) => String::from_utf8(reply.octets().to_vec()).unwrap(),
             Step::Failed(failure) => failure.to_string(),
-            Step::Done(Credentials { user, proof: Proof::Password(password) }) => {
+            Step::Done(Credentials { user, proof: Proof::Password(password), .. }) => {
                 format!("{user} by password {}", password.expose().escape_ascii())
             }
-            Step::Done(Credentials { user, proof: Proof::Token { token, mechanism } }) => {
+            Step::Done(Credentials { user, proof: Proof::Token { token, mechanism }, .. }) => {
                 format!("{user} by {mechanism:?} {}", token.expose())
             }
         }

@@ -237,7 +237,7 @@ mod tests {
 
     async fn open(memory: &Memory, password: &[u8]) -> Result<(Opened, Arc<Snapshot>), Fault> {
         let proof = Proof::Password(Secret::new(password.to_vec()));
-        memory.open(&Arc::new(Credentials { user: "tim".to_owned(), proof })).await
+        memory.open(&Arc::new(Credentials::new("tim".to_owned(), proof))).await
     }
 
     async fn read(body: Result<Option<Body<'_, Opened>>, Fault>) -> (Vec<Vec<u8>>, Extent, Option<String>) {

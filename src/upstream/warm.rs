@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     future::Future,
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -64,6 +65,8 @@ struct Ticket {
     user: String,
     /// A keyed hash of the credentials.
     proof: Vec<u8>,
+    /// Where the upstream was told that the client is.
+    address: Option<IpAddr>,
     /// When the upstream took them.
     logged_in: Instant,
 }
@@ -144,7 +147,7 @@ where
             self.lines.revoke(who);
         }
         let (mailbox, snapshot) = opened?;
-        let ticket = Ticket { user: who.user.clone(), proof, logged_in: Instant::now() };
+        let ticket = Ticket { user: who.user.clone(), proof, address: who.address, logged_in: Instant::now() };
         Ok((Kept { mailbox, ticket, lines: Arc::clone(&self.lines), sound: true }, snapshot))
     }
 }
@@ -168,12 +171,14 @@ impl<M: Renew> Lines<M> {
         hmac::verify(key, &message, &ticket.proof).is_ok()
     }
 
-    /// The line that waits for this user, if these are the credentials that the upstream took.
+    /// The line that waits for this user, if these are the credentials that the upstream took. Where it was told of an
+    /// address, it takes the line for one to a client there, so nobody else has it.
     async fn take(&self, who: &Credentials) -> Option<(M, Ticket)> {
         let place = {
             let mut waiting = self.waiting();
             let ticket = &waiting.by_user.get(&who.user)?.ticket;
-            if ticket.logged_in.elapsed() > self.settings.auth_ttl || !self.is_proved(who, ticket) {
+            let is_known = ticket.logged_in.elapsed() <= self.settings.auth_ttl && ticket.address == who.address;
+            if !is_known || !self.is_proved(who, ticket) {
                 return None;
             }
             waiting.by_user.remove(&who.user)?

@@ -78,6 +78,7 @@ pub(crate) fn maildrops() -> Maildrops {
     Maildrops {
         upstream: "localhost:143".into(),
         strip_domain: false,
+        send_client_address: false,
         unique_ids: "dovecot".parse().unwrap(),
         seen: Seen::Quit,
         lock: Lock::None,

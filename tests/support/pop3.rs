@@ -14,7 +14,13 @@ pub(crate) struct Pop3 {
 impl Pop3 {
     /// Connects to this port of 127.0.0.1 and reads the greeting.
     pub(crate) fn connect(port: u16) -> Self {
-        let line = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        Self::proxied(port, "")
+    }
+
+    /// The same through a proxy, which says this first.
+    pub(crate) fn proxied(port: u16, header: &str) -> Self {
+        let mut line = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        line.write_all(header.as_bytes()).unwrap();
         line.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let mut pop3 = Self { line: BufReader::new(line) };
         let greeting = pop3.reply();

@@ -49,6 +49,7 @@ pub(super) struct Options {
     pub(super) deleted: Deleted,
     seen: Seen,
     lock: Lock,
+    send_client_address: bool,
     unique_ids: &'static str,
 }
 
@@ -62,6 +63,7 @@ impl Options {
             seen: chance.pick(&[Seen::Quit, Seen::Retr, Seen::Never]),
             lock: chance.pick(&[Lock::None, Lock::None, Lock::None, Lock::Gateway]),
             unique_ids: chance.pick(&["dovecot", "cyrus"]),
+            send_client_address: chance.percent(50),
         }
     }
 
@@ -71,6 +73,7 @@ impl Options {
         upstream.deleted = self.deleted;
         maildrops.seen = self.seen;
         maildrops.lock = self.lock;
+        maildrops.send_client_address = self.send_client_address;
         maildrops.unique_ids = self.unique_ids.parse().unwrap();
     }
 
@@ -136,9 +139,10 @@ impl Plan {
 }
 
 /// The commands that deviations begin with.
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "GREETING",
     "CAPABILITY",
+    "ID",
     "AUTHENTICATE",
     "SELECT",
     "UID FETCH 1:*",

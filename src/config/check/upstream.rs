@@ -77,6 +77,7 @@ impl Check<'_> {
             ("upstream.ca", raw.ca.is_some()),
             ("upstream.mailbox", raw.mailbox != default.mailbox),
             ("upstream.strip_domain", raw.strip_domain),
+            ("upstream.send_client_address", raw.send_client_address),
             ("upstream.dangerous_plaintext", raw.dangerous_plaintext),
             ("upstream.read_ahead", raw.read_ahead != default.read_ahead),
             ("upstream.warm_ttl", raw.warm_ttl != default.warm_ttl),
@@ -132,7 +133,14 @@ impl Check<'_> {
             server: imap::Settings { security, endpoint, mailbox, on_delete, deleted, read_ahead: raw.read_ahead },
             ca,
             warm: warm::Settings { ttl: ttl?, auth_ttl: auth_ttl? },
-            maildrops: Maildrops { upstream, strip_domain: raw.strip_domain, unique_ids, seen, lock },
+            maildrops: Maildrops {
+                upstream,
+                strip_domain: raw.strip_domain,
+                send_client_address: raw.send_client_address,
+                unique_ids,
+                seen,
+                lock,
+            },
         })
     }
 

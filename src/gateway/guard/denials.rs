@@ -114,7 +114,7 @@ mod tests {
     const TTL: Duration = Duration::from_secs(60);
 
     fn who(user: &str, password: &str) -> Credentials {
-        Credentials { user: user.to_owned(), proof: Proof::Password(Secret::new(password.into())) }
+        Credentials::new(user.to_owned(), Proof::Password(Secret::new(password.into())))
     }
 
     fn denied() -> Result<(), Fault> {
@@ -152,7 +152,7 @@ mod tests {
         denials.learn("here", &tim, &Ok(()), now);
         assert!(denials.find("here", &tim, now).is_none());
         let token = Proof::Token { token: Secret::new("T".to_owned()), mechanism: TokenMechanism::XOAuth2 };
-        let token = Credentials { user: "tim".to_owned(), proof: token };
+        let token = Credentials::new("tim".to_owned(), token);
         denials.learn("here", &token, &denied(), now);
         assert!(denials.find("here", &token, now).is_none());
         let never = Denials::new(Duration::ZERO);

@@ -112,7 +112,7 @@ mod tests {
         let now = Instant::now();
         let tried = |address: &str, user: &str, password: &str| {
             let proof = Proof::Password(Secret::new(password.into()));
-            guesses.of(address.parse().unwrap(), &Credentials { user: user.to_owned(), proof })
+            guesses.of(address.parse().unwrap(), &Credentials::new(user.to_owned(), proof))
         };
         for (address, user, password, seconds) in [
             ("192.0.2.7", "tim", "a", 2),

@@ -90,7 +90,7 @@ mod tests {
     use crate::mail::{Proof, Secret};
 
     fn who(user: &str, password: &str) -> Credentials {
-        Credentials { user: user.to_owned(), proof: Proof::Password(Secret::new(password.into())) }
+        Credentials::new(user.to_owned(), Proof::Password(Secret::new(password.into())))
     }
 
     #[test]

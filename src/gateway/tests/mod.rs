@@ -58,6 +58,7 @@ impl Rig {
         let mut maildrops = Maildrops {
             upstream: "memory".to_owned(),
             strip_domain: false,
+            send_client_address: false,
             unique_ids: "dovecot".parse().unwrap(),
             seen: Seen::Quit,
             lock: Lock::None,

@@ -27,6 +27,8 @@ pub(super) struct Capabilities {
     pub(super) uid_move: bool,
     /// SEARCH RETURN (RFC 4731, in IMAP4rev2).
     pub(super) esearch: bool,
+    /// RFC 2971.
+    pub(super) id: bool,
     /// LIST RETURN (SPECIAL-USE) (RFC 6154, RFC 5258).
     pub(super) special_use: bool,
     /// Gmail, where `\Deleted` means what the user's settings make of it.
@@ -88,6 +90,7 @@ impl Capabilities {
                 "UIDPLUS" => these.uid_expunge = true,
                 "MOVE" => these.uid_move = true,
                 "ESEARCH" => these.esearch = true,
+                "ID" => these.id = true,
                 "SPECIAL-USE" => these.special_use = true,
                 "X-GM-EXT-1" => these.gmail = true,
                 _ => {}

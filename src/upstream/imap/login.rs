@@ -1,6 +1,8 @@
 //! Logging in: which mechanism, and what it says. The texts go to the tap, never through async-imap, which logs what it
 //! sends.
 
+use std::net::IpAddr;
+
 use async_imap::Client;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
@@ -52,7 +54,9 @@ pub(super) async fn enter(
 ) -> Result<(Conn, String), Fault> {
     let trusted = server.trusted();
     let fault = |trouble: Trouble| trouble.into_fault(Phase::Login, trusted);
-    let login = command(who, Capabilities::read(offered), &server.settings.endpoint).map_err(fault)?;
+    let before = Capabilities::read(offered);
+    let mut login = command(who, before, &server.settings.endpoint).map_err(fault)?;
+    login.before = who.address.filter(|_| before.id).map(introduction);
     let session = match authenticate(client, login).await {
         Ok(session) => session,
         Err((trouble, challenge)) => {
@@ -74,7 +78,7 @@ pub(super) async fn enter(
     let names = names.unwrap_or_default();
     conn.capabilities = Capabilities::read(&names);
     // Gmail says so both times, and once is enough: on it hangs whether what is deleted goes to the trash or for good.
-    conn.capabilities.gmail |= Capabilities::read(offered).gmail;
+    conn.capabilities.gmail |= before.gmail;
     Ok((conn, names))
 }
 
@@ -147,6 +151,13 @@ fn command(who: &Credentials, offered: Capabilities, server: &Endpoint) -> Resul
             Ok(bearer(&who.user, token.expose(), mechanism, offered, server))
         }
     }
+}
+
+/// Where the client is (RFC 2971). The name is Dovecot's, which believes it of those in its `login_trusted_networks`; others
+/// have learnt it since.
+fn introduction(address: IpAddr) -> String {
+    // An IPv4 client on an IPv6 socket is an IPv4 client.
+    format!("ID (\"x-originating-ip\" \"{}\")", address.to_canonical())
 }
 
 /// `AUTHENTICATE`, with the message on the same line where the server allows it (RFC 4959). Here and below, secrets are put
@@ -222,7 +233,7 @@ mod tests {
     use crate::mail::Secret;
 
     fn password(user: &str, password: &[u8]) -> Credentials {
-        Credentials { user: user.to_owned(), proof: Proof::Password(Secret::new(password.to_vec())) }
+        Credentials::new(user.to_owned(), Proof::Password(Secret::new(password.to_vec())))
     }
 
     fn lines(who: &Credentials, offered: &str) -> Result<Vec<String>, String> {
@@ -254,10 +265,20 @@ mod tests {
     }
 
     #[test]
+    fn an_address_is_said_in_its_own_form() {
+        for (address, expected) in
+            [("192.0.2.7", "192.0.2.7"), ("::ffff:192.0.2.7", "192.0.2.7"), ("2001:DB8:0::7", "2001:db8::7")]
+        {
+            let expected = format!("ID (\"x-originating-ip\" \"{expected}\")");
+            assert_eq!(introduction(address.parse().unwrap()), expected);
+        }
+    }
+
+    #[test]
     fn tokens_go_by_the_mechanism_that_is_offered() {
-        let token = |mechanism| Credentials {
-            user: "u@x".to_owned(),
-            proof: Proof::Token { token: Secret::new("T".to_owned()), mechanism },
+        let token = |mechanism| {
+            let proof = Proof::Token { token: Secret::new("T".to_owned()), mechanism };
+            Credentials::new("u@x".to_owned(), proof)
         };
         let xoauth2 = "AUTHENTICATE XOAUTH2 dXNlcj11QHgBYXV0aD1CZWFyZXIgVAEB";
         for (mechanism, offered, expected) in [

@@ -6,6 +6,8 @@ use crate::mail::Secret;
 
 /// A log-in: the command that stands in for the next one async-imap sends, and the answers to the server's challenges.
 pub(in crate::upstream::imap) struct Login {
+    /// A command's text that goes before it in the same flight. What it is answered is for nobody.
+    pub(in crate::upstream::imap) before: Option<String>,
     /// The command's text behind the tag.
     pub(in crate::upstream::imap) command: Secret<Vec<u8>>,
     /// The lines that answer challenges, in order, without their ends.
@@ -26,7 +28,7 @@ impl Login {
         surrender: &'static [u8],
     ) -> Self {
         let answers = answers.into_iter().map(Secret::new).collect();
-        Self { command: Secret::new(command), answers, surrender, explained: None, tag: None }
+        Self { before: None, command: Secret::new(command), answers, surrender, explained: None, tag: None }
     }
 
     /// Whether some of it has not been sent.

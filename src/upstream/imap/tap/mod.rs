@@ -71,6 +71,8 @@ pub(super) struct Tap {
     /// No buffer is kept while nothing comes.
     idle: bool,
     login: Option<Login>,
+    /// The tag of a command whose answer is for nobody, until it is answered.
+    unheeded: Option<Vec<u8>>,
     /// What arrived beside the line, for those who asked for it.
     pub(super) aside: Aside,
 }
@@ -114,6 +116,7 @@ impl Tap {
             ended: false,
             idle: false,
             login: None,
+            unheeded: None,
             aside: Aside::default(),
         }
     }
@@ -278,8 +281,12 @@ impl AsyncWrite for Tap {
             Some(login) if login.tag.is_none() => {
                 let tag = word(&this.gathered).0;
                 let command = login.command.expose();
-                this.output.reserve_exact(tag.len() + command.len() + 3);
-                for part in [tag, b" ", command, b"\r\n"] {
+                // It has a tag that async-imap makes for nothing else.
+                this.unheeded = login.before.as_ref().map(|_| [b"I", tag].concat());
+                let before = this.unheeded.iter().zip(&login.before);
+                let parts = before.map(|(tag, text)| [tag, text.as_bytes()]).chain([[tag, command]]);
+                this.output.reserve_exact(parts.clone().map(|[tag, text]| tag.len() + text.len() + 3).sum());
+                for part in parts.flat_map(|[tag, text]| [tag, b" ", text, b"\r\n"]) {
                     this.output.extend_from_slice(part);
                 }
                 login.tag = Some(tag.to_vec());

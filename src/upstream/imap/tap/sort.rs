@@ -59,6 +59,9 @@ impl Tap {
         } else if !line.is_empty() {
             // Some servers put an empty line between responses.
             let tag = vet::tag(&line)?;
+            if self.unheeded.take_if(|unheeded| unheeded == tag).is_some() {
+                return Ok(Step::On);
+            }
             let expected = self.login.as_ref().and_then(|login| login.tag.as_deref());
             if expected.is_some_and(|expected| expected != tag) {
                 // async-imap would take a refusal that is not meant for us for the answer.
