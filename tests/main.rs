@@ -13,6 +13,7 @@ mod cves;
 mod demo;
 mod drain;
 mod faults;
+mod flood;
 mod floors;
 mod handshakes;
 mod probe;

@@ -97,6 +97,16 @@ impl Popgate {
         self.status("VmRSS")
     }
 
+    /// How long processors have worked for it (`proc_pid_stat(5)`), to a hundredth of a second.
+    pub(crate) fn processor_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // Behind the name, which may be anything: state first, then numbers.
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let ticks = fields.split_ascii_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap());
+        // USER_HZ is 100 wherever Linux runs.
+        Duration::from_millis(10 * ticks.sum::<u64>())
+    }
+
     /// What it has written to its log so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
