@@ -166,7 +166,7 @@ pub(super) fn fault(chance: &mut Chance, shared: &Arc<Shared>) -> (&'static str,
     let some = |chance: &mut Chance| chance.below_one(&[20, 200, 5_000, 80_000]);
     let kind = chance.below(20);
     // A message whose size the server will not tell for anything is left out of the listing, by design.
-    let on = if on == "UID FETCH" && matches!(kind, 0 | 1 | 11) { "UID FETCH 4 (BODY" } else { on };
+    let on = if on == "UID FETCH" && matches!(kind, 0 | 1 | 11 | 12) { "UID FETCH 4 (BODY" } else { on };
     let (what, name) = match kind {
         0 if on != "AUTHENTICATE" => (What::No("no".into()), "NO"),
         0 | 1 => (What::No("[UNAVAILABLE] later".into()), "NO [UNAVAILABLE]"),

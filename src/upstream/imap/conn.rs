@@ -57,6 +57,8 @@ pub(super) struct View {
     pub(super) exists: Option<u32>,
     /// How many messages were expunged since the mailbox was selected.
     pub(super) expunged: u32,
+    /// Their numbers, each of its time; as many as are worth keeping, so fewer where there were more.
+    pub(super) expunged_numbers: Vec<u32>,
     /// EXISTS has gone back without an EXPUNGE, which it must not (RFC 3501 §7.3.1): how many there are nobody knows.
     pub(super) shrunk: bool,
     /// UIDVALIDITY as the wire has it; 0 is no valid one.
@@ -477,9 +479,12 @@ impl Conn {
                 self.view.shrunk |= self.view.exists.is_some_and(|known| *exists < known);
                 self.view.exists = Some(*exists);
             }
-            Response::Expunge(_) => {
+            Response::Expunge(number) => {
                 self.view.exists = self.view.exists.map(|exists| exists.saturating_sub(1));
                 self.view.expunged = self.view.expunged.saturating_add(1);
+                if self.view.expunged_numbers.len() < NUMBERS {
+                    self.view.expunged_numbers.push(*number);
+                }
             }
             _ => {}
         }
@@ -517,6 +522,27 @@ impl View {
         if self.permanent_flags.as_ref().is_some_and(Vec::is_empty) {
             self.permanent_flags = Some(["\\Deleted", "\\Seen", "\\*"].map(str::to_owned).into());
         }
+    }
+
+    /// Whether the server has said of each of these messages that it is expunged (RFC 3501 §7.4.1). `all` messages, in this
+    /// order, had the numbers from 1 on when `heard` had been expunged. `false` is no statement.
+    pub(super) fn are_expunged(&self, uids: &[Uid], all: &[Uid], heard: u32) -> bool {
+        let is_logged = self.expunged as usize == self.expunged_numbers.len() && !self.shrunk;
+        let since = self.expunged_numbers.get(heard as usize..).unwrap_or_default();
+        if !is_logged || since.len().saturating_mul(all.len()) > WORTH_COUNTING {
+            return false;
+        }
+        let mut left = all.to_vec();
+        let mut gone = Vec::with_capacity(since.len());
+        for number in since {
+            let at = (*number as usize).wrapping_sub(1);
+            // What has a higher number came after the listing.
+            if at < left.len() {
+                gone.push(left.remove(at));
+            }
+        }
+        gone.sort_unstable();
+        uids.iter().all(|uid| gone.binary_search(uid).is_ok())
     }
 
     /// Whether the mailbox remembers this flag; without a list of such flags all system flags are remembered
@@ -559,6 +585,12 @@ pub(super) fn failure(error: &Error) -> Trouble {
         _ => Malformed("a response that cannot be parsed").into(),
     }
 }
+
+/// More removals than this are counted only.
+const NUMBERS: usize = 10_000;
+
+/// Messages times removals: beyond this, asking is quicker than counting.
+const WORTH_COUNTING: usize = 50_000_000;
 
 /// So long may a server be silent while a command is open.
 pub(super) const COMMAND: Duration = Duration::from_secs(60);

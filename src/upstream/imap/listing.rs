@@ -2,7 +2,10 @@
 //! missing. A listing is complete or it is an error. What is known from earlier is not asked for again, if its last
 //! message shows that it is still as it was.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use tokio::time::timeout;
 use tracing::{error, info, warn};
@@ -50,6 +53,8 @@ pub(super) struct Ground {
     pub(super) uid_next: Option<u32>,
     /// Messages that exist but are not shown, ascending. No range may cover them.
     pub(super) hidden: Vec<Uid>,
+    /// How many messages had been expunged on the line when all others were these and the shown ones.
+    pub(super) expunged: u32,
     /// How messages are removed.
     pub(super) removal: Removal,
     /// The keyword that hides a message may be set.
@@ -138,6 +143,10 @@ pub(super) async fn renew(
     known: Option<&Known>,
 ) -> Result<Renewed, Trouble> {
     let was_read_only = conn.view.read_only;
+    if ground.removal != Removal::Expunge || server.expunge_refused.load(Relaxed) {
+        // Another session may have had to hide messages since SELECT listed the flags.
+        conn.aside().flags = None;
+    }
     let mut remembered = known.and_then(Known::last);
     let noop = conn.send("NOOP")?;
     let fetch = ask_rows(conn, remembered)?;
@@ -196,6 +205,7 @@ async fn shown(
         uid_validity: selected.uid_validity,
         uid_next: selected.uid_next,
         hidden,
+        expunged,
         removal,
         hideable: conn.view.keeps(KEYWORD),
         seen: !conn.view.read_only && conn.view.keeps("\\Seen"),
@@ -424,17 +434,32 @@ async fn reconcile(
         }
     } else {
         for uid in missing {
-            match fetch(conn, &uid.to_string()).await {
-                Ok(more) if more.iter().any(|row| row.uid == uid) => rows.extend(more),
-                Ok(_) | Err(Trouble::No(_)) => {
+            match size(conn, uid).await? {
+                Some(row) => rows.push(row),
+                None => {
                     warn!(%uid, "the server lists this message but does not give its size: it is not shown");
                     unlisted.push(uid);
                 }
-                Err(trouble) => return Err(trouble),
             }
         }
     }
     Ok((compared, sorted(rows), unlisted))
+}
+
+/// What the server has of one message, asked twice; `None` if it will not say.
+async fn size(conn: &mut Conn, uid: Uid) -> Result<Option<Message>, Trouble> {
+    for _ in 0..2 {
+        match fetch(conn, &uid.to_string()).await {
+            Ok(rows) => {
+                if let Some(row) = rows.into_iter().find(|row| row.uid == uid) {
+                    return Ok(Some(row));
+                }
+            }
+            Err(Trouble::No(_)) => {}
+            Err(trouble) => return Err(trouble),
+        }
+    }
+    Ok(None)
 }
 
 impl Selected {
@@ -500,10 +525,14 @@ async fn hidden_by_flags(server: &Server, conn: &mut Conn, removal: &Removal) ->
     if server.settings.deleted == Deleted::Hide {
         hidden = search(conn, "DELETED").await?;
     }
-    // FLAGS lists the keyword where a message bears it; that is asked for only there, or where it is how things are done.
-    let known = conn.aside().flags.as_deref().unwrap_or_default().to_ascii_lowercase();
-    let known = known.trim_matches(['(', ')']).split(' ').any(|flag| flag == KEYWORD.to_ascii_lowercase());
-    if known || *removal == Removal::Hide {
+    // FLAGS lists the keyword where a message bears it; that is asked for only there, or where it is how things are done, or
+    // where FLAGS is not known.
+    let keyword = KEYWORD.to_ascii_lowercase();
+    let is_used = match conn.aside().flags.as_deref().map(str::to_ascii_lowercase) {
+        Some(flags) => flags.trim_matches(['(', ')']).split(' ').any(|flag| flag == keyword),
+        None => conn.view.keeps(KEYWORD) && !conn.capabilities.gmail,
+    };
+    if is_used || *removal == Removal::Hide {
         hidden.extend(search(conn, &format!("KEYWORD {KEYWORD}")).await?);
         hidden.sort_unstable();
     }
@@ -526,7 +555,7 @@ fn looks_for_trash(server: &Server, conn: &Conn) -> bool {
 }
 
 fn can_expunge(server: &Server, conn: &Conn) -> bool {
-    conn.capabilities.uid_expunge && !server.expunge_refused.load(std::sync::atomic::Ordering::Relaxed)
+    conn.capabilities.uid_expunge && !server.expunge_refused.load(Relaxed)
 }
 
 /// How this mailbox's messages are removed, and whether a client may ask for it at all: what QUIT cannot keep, DELE must

@@ -21,7 +21,7 @@ use super::{
     tap::{Malformed, Opened},
 };
 use crate::{
-    mail::{Changes, Credentials, Snapshot, Uid},
+    mail::{Changes, Credentials, Deletion, Snapshot, Uid},
     upstream::{Body, Extent, Fault, Mailbox, Piece, Settled, Verdict, Window, cache::Known, warm::Renew},
 };
 
@@ -39,6 +39,8 @@ pub struct ImapMailbox {
     pub(super) must_verify: bool,
     /// Messages up to this one are listed as an earlier session knew them, so they are verified before they are deleted.
     pub(super) remembered: Option<Uid>,
+    /// Of these, those that came whole in this session, with the size that was listed.
+    pub(super) proved: Vec<Uid>,
     /// What the next listing on this line may start from.
     known: Option<Arc<Known>>,
     /// A command that removes messages was sent.
@@ -100,6 +102,7 @@ impl ImapMailbox {
             reconnected: None,
             must_verify: false,
             remembered,
+            proved: Vec::new(),
             known,
             has_removed: false,
             changed: None,
@@ -141,6 +144,18 @@ impl ImapMailbox {
         let mut known = [self.snapshot.uids(), &self.ground.hidden].concat();
         known.sort_unstable();
         known
+    }
+
+    /// A message has come whole: it is what it was when it was listed, if it has as many octets.
+    fn came_whole(&mut self, uid: Uid, octets: u64) {
+        if self.remembered.is_some_and(|last| uid <= last) && self.listed(uid) == Some(octets) {
+            self.proved.push(uid);
+        }
+    }
+
+    /// Whether the line is still the one on which the messages were listed.
+    pub(super) const fn is_first_line(&self) -> bool {
+        self.reconnected.is_none()
     }
 
     /// How many octets the listing has for a message.
@@ -249,6 +264,9 @@ impl ImapMailbox {
             _ => return Ok(None),
         };
         let length = octets.len() as u64;
+        if extent == Extent::Whole {
+            self.came_whole(piece.uid, length);
+        }
         self.reading = Reading::Held { octets, given: false };
         Ok(Some((length, extent)))
     }
@@ -326,10 +344,15 @@ impl ImapMailbox {
                     left.octets -= used as u64;
                 }
                 *given = conn.more_body().await?;
-                if *given == 0 {
-                    conn.end_body(tag, *uid, *as_listed).await?;
+                if *given > 0 {
+                    return Ok(*given);
                 }
-                Ok(*given)
+                conn.end_body(tag, *uid, *as_listed).await?;
+                if let (Some(left), uid) = (left, *uid) {
+                    let octets = left.from;
+                    self.came_whole(uid, octets);
+                }
+                Ok(0)
             }
             (Reading::Stream { .. }, None) => Err(Trouble::Lost),
             (Reading::Nothing, _) => Ok(0),
@@ -376,6 +399,9 @@ impl ImapMailbox {
             return Err(Trouble::No(no_body()));
         }
         let (length, extent) = (octets.len() as u64, extent(offset, from)?);
+        if extent == Extent::Whole {
+            self.came_whole(uid, length);
+        }
         self.reading = Reading::Held { octets, given: false };
         Ok(Asked::Body { octets: length, extent })
     }
@@ -487,8 +513,14 @@ impl Renew for ImapMailbox {
     fn is_in_step(&mut self) -> bool {
         let is_first = self.reconnected.is_none() && self.changed.is_none() && !self.must_verify;
         let is_idle = matches!(self.reading, Reading::Nothing);
+        // That nothing can be removed may have had a reason that passes.
+        let is_able = self.snapshot.deletion() == Deletion::Allowed;
         // Where UIDs do not last, a new session needs a new line.
-        is_first && is_idle && self.ground.uid_validity.is_some() && self.conn.as_mut().is_some_and(Conn::is_in_step)
+        is_first
+            && is_idle
+            && is_able
+            && self.ground.uid_validity.is_some()
+            && self.conn.as_mut().is_some_and(Conn::is_in_step)
     }
 
     async fn renew(&mut self, who: &Arc<Credentials>) -> Result<Arc<Snapshot>, Fault> {
@@ -501,6 +533,7 @@ impl Renew for ImapMailbox {
         self.ground = ground;
         self.known = known.map(Arc::new);
         self.remembered = remembered;
+        self.proved.clear();
         self.has_removed = false;
         Ok(Arc::clone(&self.snapshot))
     }

@@ -81,9 +81,9 @@ async fn update(mailbox: &mut ImapMailbox, left: &mut Vec<Uid>, kept: &mut Vec<U
 /// One pass over what is left. Messages that are not what they were go to `kept`.
 async fn pass(mailbox: &mut ImapMailbox, left: &mut Vec<Uid>, kept: &mut Vec<Uid>, seen: &[Uid]) -> Result<(), Fault> {
     mailbox.line().await?;
-    let is_remembered = |uid: &Uid| mailbox.remembered.is_some_and(|last| *uid <= last);
-    if mailbox.must_verify || left.first().is_some_and(is_remembered) {
-        let gone = verify(mailbox, left, kept).await?;
+    let doubted = doubted(mailbox, left);
+    if !doubted.is_empty() {
+        let gone = verify(mailbox, &doubted, kept).await?;
         left.retain(|uid| gone.binary_search(uid).is_err() && kept.binary_search(uid).is_err());
     }
     let known = mailbox.known();
@@ -95,7 +95,7 @@ async fn pass(mailbox: &mut ImapMailbox, left: &mut Vec<Uid>, kept: &mut Vec<Uid
         }
     }
     for set in sets(left, &known) {
-        remove(mailbox, &set).await?;
+        remove(mailbox, &set, &known).await?;
         left.drain(..set.uids.len()); // The sets are what is left, in order.
     }
     // The flags went along with the rest; that they could not be set is no reason to call the removal failed.
@@ -107,14 +107,29 @@ async fn pass(mailbox: &mut ImapMailbox, left: &mut Vec<Uid>, kept: &mut Vec<Uid
     Ok(())
 }
 
-/// Removes the messages of one set, and proves it.
-async fn remove(mailbox: &mut ImapMailbox, set: &UidSet) -> Result<(), Fault> {
+/// Those of the messages that may not be what they were when they were listed: after a reconnection all; of those that were
+/// listed as an earlier session knew them those that have not come whole in this one.
+fn doubted(mailbox: &mut ImapMailbox, left: &[Uid]) -> Vec<Uid> {
+    if mailbox.must_verify {
+        return left.to_vec();
+    }
+    let Some(last) = mailbox.remembered else { return Vec::new() };
+    mailbox.proved.sort_unstable();
+    let is_proved = |uid: &Uid| mailbox.proved.binary_search(uid).is_ok();
+    left.iter().copied().filter(|uid| *uid <= last && !is_proved(uid)).collect()
+}
+
+/// Removes the messages of one set, and proves it. `known` are all messages that exist, ascending.
+async fn remove(mailbox: &mut ImapMailbox, set: &UidSet, known: &[Uid]) -> Result<(), Fault> {
     let mut left = usize::MAX;
     let mut again = true;
     loop {
         let removal = mailbox.ground.removal.clone();
         mailbox.has_removed = true;
-        let attempt = match attempt(mailbox.line_in_use()?, &removal, set).await {
+        // On a new line the numbers are not those of the listing.
+        let listed = if mailbox.is_first_line() { known } else { &[] };
+        let heard = mailbox.ground.expunged;
+        let attempt = match attempt(mailbox.line_in_use()?, &removal, set, (listed, heard)).await {
             Ok(attempt) => attempt,
             Err(trouble) => return Err(mailbox.fault(trouble)),
         };
@@ -164,7 +179,13 @@ impl Attempt {
     }
 }
 
-async fn attempt(conn: &mut Conn, removal: &Removal, set: &UidSet) -> Result<Attempt, Trouble> {
+/// All messages were `listed` when so many had been `heard` to be expunged.
+async fn attempt(
+    conn: &mut Conn,
+    removal: &Removal,
+    set: &UidSet,
+    (listed, heard): (&[Uid], u32),
+) -> Result<Attempt, Trouble> {
     let UidSet { text: set, uids } = set;
     let mut criteria = format!("UID {set}");
     let commands = match removal {
@@ -198,10 +219,14 @@ async fn attempt(conn: &mut Conn, removal: &Removal, set: &UidSet) -> Result<Att
         }
     }
     limited |= conn.view.message_limit.take().is_some();
-    // Dovecot searches while it is still expunging: what was left then need not be left now. What was gone is gone.
+    // Dovecot searches while it is still expunging: what was left then need not be left now. What was gone is gone, and what
+    // it said to have expunged is.
     let overtaken = conn.has_reply(&search);
     let outcome = conn.finish(&search).await;
     let mut left = count(conn, outcome, &criteria).await;
+    if overtaken && left.as_ref().is_ok_and(|left| *left > 0) && conn.view.are_expunged(uids, listed, heard) {
+        left = Ok(0);
+    }
     if overtaken && left.as_ref().is_ok_and(|left| *left > 0) {
         let search = ask_count(conn, &criteria)?;
         let outcome = conn.finish(&search).await;
