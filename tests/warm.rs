@@ -4,7 +4,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use popgate::{
-    mail::{Changes, Credentials, Proof, Secret, Snapshot, Uid},
+    mail::{Changes, Credentials, Deletion, Proof, Secret, Snapshot, Uid},
     net::{Dial, Endpoint, Pending, Wire},
     upstream::{
         Fault, Mailbox as _, Settled, Upstream, Verdict,
@@ -135,6 +135,33 @@ async fn a_line_serves_the_address_it_was_opened_for() {
     let told: Vec<_> = commands(&server).into_iter().filter(|command| command.starts_with("ID")).collect();
     assert_eq!(told, ["7", "8", "7"].map(|last| format!("ID (\"x-originating-ip\" \"192.0.2.{last}\")")));
     assert_eq!(upstream.waiting(), 1, "the last of them waits");
+}
+
+/// Found by the swarm: FLAGS had no such keyword when the line was opened, and another session had to hide messages.
+#[tokio::test(start_paused = true)]
+async fn what_was_hidden_meanwhile_stays_hidden() {
+    let server = Server::fixture(Manner::default().without(&["UIDPLUS"]));
+    let upstream = warm(&server);
+    open(&upstream).await.unwrap().0.leave().await;
+    server.with("tim", "INBOX", |inbox| inbox.flag(5, "$POP3Deleted"));
+    let (_mailbox, snapshot) = open(&upstream).await.unwrap();
+    assert_eq!((uids(&snapshot), server.connections()), (vec![7, 9], 1));
+}
+
+/// Found by the swarm: the server would not say once where its trash is, and every session on that line was told that
+/// nothing can be deleted.
+#[tokio::test(start_paused = true)]
+async fn a_line_on_which_nothing_can_be_deleted_is_not_kept() {
+    let manner = Manner::default().without(&["UIDPLUS"]);
+    let mut account = Account::fixture();
+    account.mailboxes[0].permanent = "\\Seen \\Deleted".into();
+    let server = Server::new(manner.deviating("LIST", 1, What::Bad("what".into())), vec![account]);
+    let upstream = warm(&server);
+    let (mailbox, snapshot) = open(&upstream).await.unwrap();
+    assert_eq!(snapshot.deletion(), Deletion::Unsupported);
+    mailbox.leave().await;
+    let (_mailbox, snapshot) = open(&upstream).await.unwrap();
+    assert_eq!((snapshot.deletion(), server.connections()), (Deletion::Allowed, 2));
 }
 
 /// F-21: whatever a line does when it is taken up again, the session has a new one and does not notice.
