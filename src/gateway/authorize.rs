@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use super::{
@@ -113,18 +113,22 @@ impl<U: Upstream> Session<'_, U> {
             debug!("something was sent behind STLS");
             return Err(End::Refused);
         }
-        // Until TLS is up or the line is gone.
-        let Ok(_handshake) = self.peer.permit.as_ref().map(Permit::handshake).transpose() else {
+        let Ok(handshake) = self.peer.permit.as_ref().map(Permit::handshake).transpose() else {
             debug!("too many handshakes");
             self.client.say(&Reply::unavailable()).await?;
             return Err(End::Refused);
         };
-        self.client.say(reply).await?;
-        self.client.flush_before_tls().await?;
-        if let Err(error) = self.client.secure(&**acceptor).await {
-            debug!(%error, "no TLS");
-            return Err(End::Refused);
-        }
+        // A client that does not read the reply has the place of one that shakes hands.
+        let begun = async {
+            self.client.say(reply).await?;
+            self.client.flush_before_tls().await?;
+            self.client.secure(&**acceptor).await.map_err(|error| {
+                debug!(%error, "no TLS");
+                End::Refused
+            })
+        };
+        timeout(HANDSHAKE, begun).await.unwrap_or(Err(End::Idle))?;
+        drop(handshake);
         Ok(securing.secured(self.channel(true)))
     }
 
@@ -245,6 +249,9 @@ fn limit(lock: Lock, sessions_per_user: usize) -> Option<(usize, fn() -> Fault)>
 /// How long a client may think before log-in. RFC 1939 §3 asks for ten minutes, but only a client that is logged in has
 /// something to think about; Dovecot and UW have the same.
 const IDLE_BEFORE_LOGIN: Duration = Duration::from_secs(180);
+
+/// How long TLS may take to begin.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How long it may take to log in, whatever it says meanwhile. A log-in that has begun by then is carried through.
 const TO_LOG_IN: Duration = Duration::from_secs(300);

@@ -175,11 +175,11 @@ impl Client {
         Ok(())
     }
 
-    /// Begins TLS. Nothing that was heard before is remembered.
+    /// Begins TLS, for which the time is the caller's. Nothing that was heard before is remembered.
     pub(super) async fn secure(&mut self, acceptor: &dyn Accept) -> io::Result<()> {
         // While hands are shaken nobody else has the line; if that fails, there is none.
         let wire = std::mem::replace(&mut self.wire, no_wire());
-        self.wire = timeout(HANDSHAKE, acceptor.accept(wire)).await.unwrap_or_else(|late| Err(late.into()))?;
+        self.wire = acceptor.accept(wire).await?;
         self.lines.clear();
         self.ended = false;
         Ok(())
@@ -300,9 +300,6 @@ const THINKING: usize = 1024;
 
 /// How long a client may refuse to read before it is given up.
 const WRITE_STALL: Duration = Duration::from_secs(240);
-
-/// How long TLS may take to begin.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How long a client may take to hang up after us.
 const FAREWELL: Duration = Duration::from_secs(2);

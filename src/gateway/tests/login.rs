@@ -85,7 +85,8 @@ async fn a_handshake_that_fails_or_never_comes_closes() {
 async fn handshakes_that_do_not_end_are_few_and_short() {
     // T26
     let (rig, limits) = (Rig::new(), Limits::new(10, 10, 1));
-    let connect = || rig.connect_with(Some(limits.admit().unwrap()), "127.0.0.1", 4096);
+    let connect_over = |width| rig.connect_with(Some(limits.admit().unwrap()), "127.0.0.1", width);
+    let connect = || connect_over(4096);
     let (mut silent, mut next, mut last) = (connect(), connect(), connect());
     let begun = format!("{GREETING}+OK begin TLS\r\n");
     let began = tokio::time::Instant::now();
@@ -96,6 +97,10 @@ async fn handshakes_that_do_not_end_are_few_and_short() {
     assert_eq!(next.rest().await, format!("{GREETING}{refused}"));
     assert_eq!(silent.rest().await, "");
     assert_eq!(began.elapsed().as_secs(), 10);
+    // One that does not even read that it may begin: there is room for the greeting only.
+    let mut deaf = connect_over(GREETING.len());
+    deaf.says("STLS\r\n").await;
+    tokio::time::sleep(Duration::from_secs(11)).await;
     for _ in 0..2 {
         last.says("STLS\r\n").await;
         last.reads(&begun).await;
