@@ -147,8 +147,11 @@ impl Daemon {
         let ports = ports::open(&config.listeners, acceptor.as_ref(), &self.ports).await?;
         // Nothing can go wrong any more.
         tell(&config);
+        // What is known of a server, and its pace, begin anew with the routes.
+        let logins_per_second = config.limits.logins_per_second;
+        let before = config::Limits { logins_per_second, ..self.config.limits };
         for (section, same) in [
-            ("limits", config.limits == self.config.limits),
+            ("limits", config.limits == before),
             ("cache", config.listings == self.config.listings),
             ("log", config.log == self.config.log),
         ] {

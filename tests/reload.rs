@@ -172,6 +172,29 @@ fn new_sessions_have_what_is_new() {
     popgate.stop();
 }
 
+/// What cannot change under sessions that are there is said, and nothing else is.
+#[test]
+fn what_waits_for_the_next_start_is_said() {
+    let (_server, url) = scripted(Manner::default());
+    let files = Files::new(&url);
+    files.certify();
+    files.configure("");
+    let popgate = files.start();
+    let at_rest = popgate.pop3("tim", "sec ret");
+    for (round, (limit, waits)) in
+        [("logins_per_second = 5", false), ("sessions_per_user = 1", false), ("handshakes_in_flight = 5", true)]
+            .into_iter()
+            .enumerate()
+    {
+        files.configure(&format!("[limits]\n{limit}\n"));
+        popgate.signal("HUP");
+        told(&popgate, "server: reloaded", round + 1);
+        assert_eq!(popgate.log().contains("holds from the next start section=\"limits\""), waits, "{limit}");
+    }
+    assert!(at_rest.quit().starts_with("+OK"));
+    popgate.stop();
+}
+
 /// A configuration, a certificate and its key, all of which can be written again.
 struct Files {
     directory: TempDir,
