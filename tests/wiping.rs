@@ -117,10 +117,10 @@ fn session(manner: Manner, lines: &[String], room: usize) -> Vec<String> {
     let account = Account { password: Some(PASSWORD.into()), token: Some(TOKEN.into()), ..Account::fixture() };
     let server = Server::new(manner, vec![account]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    let routes = Routes::new(
-        Some(gate::route(gate::Memory::Everything, Arc::new(Lines { server: server.clone(), room }), &|_, _| {})),
-        None,
-    );
+    let dial = Arc::new(Lines { server: server.clone(), room });
+    // What goes before a log-in goes into the same buffer.
+    let route = gate::route(gate::Memory::Everything, dial, &|_, maildrops| maildrops.send_client_address = true);
+    let routes = Routes::new(Some(route), None);
     let gateway = Arc::new(Gateway::new(routes, gate::settings(), None));
     let (ours, theirs) = duplex(room);
     let address = "192.0.2.7:50000".parse().unwrap();
