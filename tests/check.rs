@@ -50,6 +50,7 @@ fn what_is_said_of_servers_of_every_kind() {
         manner().deviating("UID FETCH 1:*", 0, What::Say(all)).deviating(&format!("UID FETCH {uid}"), 0, nothing)
     };
     let on_delete = |what: &str| ["--set".to_owned(), format!("maildrop.on_delete={what}")];
+    let telling = ["--set".to_owned(), "upstream.send_client_address=true".to_owned()];
     for (name, manner, arguments, code, expected) in [
         (
             "good",
@@ -118,6 +119,23 @@ fn what_is_said_of_servers_of_every_kind() {
             vec![],
             0,
             &["AUTHENTICATE PLAIN, and the response when the server asks for it"],
+        ),
+        (
+            "told where clients are",
+            manner(),
+            telling.to_vec(),
+            0,
+            &["log-in         ID with the client's address, and with it AUTHENTICATE PLAIN"],
+        ),
+        (
+            "told, without ID",
+            before("IMAP4rev1 SASL-IR AUTH=PLAIN"),
+            telling.to_vec(),
+            0,
+            &[
+                "log-in         AUTHENTICATE PLAIN",
+                "the server does not offer ID before log-in, so that it is not told where clients are",
+            ],
         ),
         ("LOGIN alone", before("IMAP4rev1"), vec![], 0, &["log-in         LOGIN (no AUTH=PLAIN)"]),
         (

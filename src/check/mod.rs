@@ -130,8 +130,8 @@ impl Site<'_> {
             domains: self.domains.iter().map(ToString::to_string).collect(),
             usable: fault.is_none() && survey.offered.as_ref().is_some_and(takes),
             addresses,
-            paths: words::paths(&survey, server, &maildrops.unique_ids),
-            warnings: words::warnings(&survey, server, tls.as_ref()),
+            paths: words::paths(&survey, server, maildrops),
+            warnings: words::warnings(&survey, server, maildrops, tls.as_ref()),
             maildrop: survey.mailbox.as_ref().zip(self.who.as_ref()).map(|(mailbox, who)| self.maildrop(mailbox, who)),
             capabilities: report::Capabilities {
                 before_login: survey.offered.map(|offer| offer.capabilities),

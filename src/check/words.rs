@@ -2,6 +2,7 @@
 //! and then the words say so.
 
 use crate::{
+    gateway::Maildrops,
     mail::{Deletion, TokenMechanism},
     pop3::unique_id::Template,
     upstream::imap::{ByPassword, Examined, Offer, OnDelete, Removal, Settings, Survey},
@@ -10,16 +11,17 @@ use crate::{
 use super::report::{Paths, Tls};
 
 /// The ways that popgate takes with a server; `None` if it said nothing.
-pub(super) fn paths(survey: &Survey, settings: &Settings, unique_ids: &Template) -> Option<Paths> {
+pub(super) fn paths(survey: &Survey, settings: &Settings, maildrops: &Maildrops) -> Option<Paths> {
     let offer = survey.offered.as_ref()?;
+    let tells = maildrops.send_client_address && has_id(offer);
     Some(Paths {
-        login: login(offer),
+        login: format!("{}{}", if tells { "ID with the client's address, and with it " } else { "" }, login(offer)),
         listing: listing(survey),
         deletion: match &survey.mailbox {
             Some(mailbox) => deletion(mailbox, survey, settings),
             None => deletion_before_login(offer, settings),
         },
-        unique_ids: self::unique_ids(survey.mailbox.as_ref(), unique_ids),
+        unique_ids: unique_ids(survey.mailbox.as_ref(), &maildrops.unique_ids),
     })
 }
 
@@ -46,7 +48,7 @@ pub(super) fn dele(mailbox: &Examined) -> String {
 }
 
 /// What somebody should know.
-pub(super) fn warnings(survey: &Survey, settings: &Settings, tls: Option<&Tls>) -> Vec<String> {
+pub(super) fn warnings(survey: &Survey, settings: &Settings, maildrops: &Maildrops, tls: Option<&Tls>) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Some(days) = tls.and_then(|tls| tls.certificate.as_ref()).map(|certificate| certificate.days_left) {
         match days {
@@ -60,6 +62,10 @@ pub(super) fn warnings(survey: &Survey, settings: &Settings, tls: Option<&Tls>) 
             Some(_) => "the server takes no passwords: only clients that bring a token can log in".to_owned(),
             None => "the server takes neither passwords nor tokens: nobody can log in".to_owned(),
         });
+    }
+    if maildrops.send_client_address && survey.offered.as_ref().is_some_and(|offer| !has_id(offer)) {
+        warnings
+            .push("the server does not offer ID before log-in, so that it is not told where clients are".to_owned());
     }
     if survey.has("X-GM-EXT-1") {
         warnings.push(match settings.on_delete {
@@ -84,6 +90,10 @@ pub(super) fn warnings(survey: &Survey, settings: &Settings, tls: Option<&Tls>) 
         }
     }
     warnings
+}
+
+fn has_id(offer: &Offer) -> bool {
+    offer.capabilities.iter().any(|name| name.eq_ignore_ascii_case("ID"))
 }
 
 fn login(offer: &Offer) -> String {

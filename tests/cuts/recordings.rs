@@ -112,6 +112,8 @@ pub(super) fn recordings() -> Vec<Recording> {
     let ghost = "USER tim\nPASS sec ret\nRETR 2\nRETR 1\nDELE 2\nDELE 1\nQUIT";
     vec![
         of("log in by PLAIN", "USER tim\nPASS sec ret\nSTAT\nQUIT"),
+        of("log in, telling the address", "USER tim\nPASS sec ret\nSTAT\nQUIT")
+            .change(|_, maildrops| maildrops.send_client_address = true),
         of("log in by LOGIN", "USER tim\nPASS sec ret\nSTAT\nQUIT").before("IMAP4rev1"),
         of("log in by PLAIN in two steps", "USER tim\nPASS sec ret\nSTAT\nQUIT").before("IMAP4rev1 AUTH=PLAIN"),
         of("log in by SASL PLAIN", "CAPA\nAUTH PLAIN\nAHRpbQBzZWMgcmV0\nSTAT\nQUIT"),
