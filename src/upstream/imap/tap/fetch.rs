@@ -14,7 +14,8 @@ pub(in crate::upstream::imap) struct Fetch {
     pub(in crate::upstream::imap) octets: Option<u64>,
     /// The BODY[] item.
     pub(in crate::upstream::imap) body: Option<BodyItem>,
-    /// An empty line came behind a literal. It may as well be the end of a literal that is longer than was announced.
+    /// An empty line or a space came behind a literal where none belongs. It may be the end of a literal that is longer than
+    /// was announced.
     pub(in crate::upstream::imap) loose: bool,
     place: Place,
     depth: u32,
@@ -93,6 +94,7 @@ impl Fetch {
             text = match (self.place, octet) {
                 (Place::Nested, _) => self.nested(text)?,
                 (Place::Behind, b' ' | b')') => {
+                    self.loose |= octet == b' ' && matches!(text.trim_ascii_start(), [] | [b')', ..]);
                     self.place = Place::Items;
                     text
                 }
