@@ -6,7 +6,7 @@ use std::{
     net::{Ipv4Addr, TcpListener},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, mpsc},
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -21,6 +21,8 @@ use tokio::net::TcpStream;
 pub(crate) struct Popgate {
     child: Child,
     log: Arc<Mutex<String>>,
+    /// They read what it writes until it has ended.
+    readers: Vec<JoinHandle<()>>,
     /// Where it speaks POP3, on 127.0.0.1.
     pub(crate) port: u16,
 }
@@ -45,14 +47,14 @@ impl Popgate {
         let (listening, port) = mpsc::channel();
         // It has nothing to say on standard output, and if it does, that is in the log as well.
         let (mut results, shared) = (child.stdout.take().unwrap(), Arc::clone(&log));
-        thread::spawn(move || {
+        let results = thread::spawn(move || {
             let mut text = String::new();
             let _ = results.read_to_string(&mut text);
             *shared.lock().unwrap() += &text;
         });
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let shared = Arc::clone(&log);
-        thread::spawn(move || {
+        let lines = thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 if let Some(port) = port_of(&line, "pop3") {
                     // Nobody waits any more once the first was told.
@@ -61,7 +63,7 @@ impl Popgate {
                 *shared.lock().unwrap() += &(line + "\n");
             }
         });
-        let mut popgate = Self { child, log, port: 0 };
+        let mut popgate = Self { child, log, readers: vec![results, lines], port: 0 };
         popgate.port = port.recv_timeout(Duration::from_secs(30)).expect("popgate should listen");
         popgate
     }
@@ -127,6 +129,9 @@ impl Popgate {
     pub(crate) fn stop(mut self) -> String {
         let status = process::end(&mut self.child);
         assert_eq!(status.code(), Some(0), "popgate ended with {status} on SIGTERM");
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
         self.log()
     }
 
