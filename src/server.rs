@@ -110,7 +110,7 @@ struct Memory {
 impl Daemon {
     async fn start(config: Config) -> Result<Self, Error> {
         tell(&config);
-        let memory = Memory { budget: Budget::new(imap::AHEAD), listings: Listings::new(config.listings) };
+        let memory = Memory { budget: Budget::new(imap::AHEAD), listings: Listings::open(&config.cache) };
         let Files { acceptor, routes } = Files::read(&config, &memory)?;
         let ports = ports::open(&config.listeners, acceptor.as_ref(), &[]).await?;
         let gateway = Arc::new(Gateway::new(routes, config.gateway.clone(), stls(acceptor)));
@@ -152,7 +152,7 @@ impl Daemon {
         let before = config::Limits { logins_per_second, ..self.config.limits };
         for (section, same) in [
             ("limits", config.limits == before),
-            ("cache", config.listings == self.config.listings),
+            ("cache", config.cache == self.config.cache),
             ("log", config.log == self.config.log),
         ] {
             if !same {
@@ -169,7 +169,7 @@ impl Daemon {
     /// Ends in the time that the configuration gives. A second signal ends what the first one waits for, but never an
     /// UPDATE.
     async fn drain(self, stop: &mut Stop) {
-        let Self { config, gateway, ports, sessions, .. } = self;
+        let Self { config, gateway, ports, sessions, memory } = self;
         let config::Drain { accept_grace, deadline } = config.drain;
         let orderly = timeout(deadline, async {
             if !accept_grace.is_zero() {
@@ -192,6 +192,9 @@ impl Daemon {
             if timeout(UPDATE, gateway.updates().wait()).await.is_err() {
                 warn!(updates = gateway.updates().len(), "changes are broken off");
             }
+        }
+        if timeout(WRITING, memory.listings.written()).await.is_err() {
+            warn!("some listings are not on disk");
         }
         info!("stopped");
     }
@@ -289,6 +292,9 @@ fn routes(config: &Config, memory: &Memory) -> Result<Routes<Way>, tls::Error> {
     }
     Ok(all)
 }
+
+/// How long listings may take to be written that no session waits for any more.
+const WRITING: Duration = Duration::from_secs(2);
 
 /// How long an UPDATE may take that has begun.
 const UPDATE: Duration = Duration::from_secs(60);

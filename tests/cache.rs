@@ -1,14 +1,14 @@
 //! Listings that are built on earlier ones, against what the mailbox truly holds, whatever other clients do between two
 //! sessions or in the middle of a log-in. Only here is something known beforehand when a mailbox is opened.
 
-use std::{io, sync::Arc};
+use std::{fs, io, path::Path, sync::Arc};
 
 use popgate::{
     mail::{Changes, Credentials, Proof, Secret, Snapshot, Uid},
     net::{Dial, Endpoint, Pending, Wire},
     upstream::{
         Mailbox as _, Settled, Upstream,
-        cache::{Cached, Listings},
+        cache::{Cached, Listings, Settings},
         imap::{Deleted, Imap, ImapMailbox},
     },
 };
@@ -17,6 +17,7 @@ use proptest::{collection::vec, prelude::*};
 use crate::support::{
     gate,
     script::{Account, Content, Mailbox, Manner, Server, What},
+    serve::{Popgate, scripted},
 };
 
 /// Lines to a scripted server, which may be another one each time.
@@ -40,6 +41,11 @@ fn cached(server: &Server) -> Cached<Imap> {
     Cached::new(imap(server, Deleted::Show), "here", Listings::new(1 << 20))
 }
 
+/// What another process finds in the directory.
+fn on_disk(directory: &Path) -> Arc<Listings> {
+    Listings::open(&Settings { size: 1 << 20, path: Some(directory.to_owned()) })
+}
+
 fn tim() -> Arc<Credentials> {
     Arc::new(Credentials::new("tim".into(), Proof::Password(Secret::new(b"sec ret".to_vec()))))
 }
@@ -52,6 +58,14 @@ async fn poll(server: &Server, upstream: &Cached<Imap>) -> (Arc<Snapshot>, Vec<S
     mailbox.leave().await;
     // The farewell of the session before may come late.
     (snapshot, commands.filter(|command| !command.starts_with("AUTHENTICATE") && command != "LOGOUT").collect())
+}
+
+/// The same by a process that has just started and ends then.
+async fn poll_from_disk(server: &Server, directory: &Path) -> (Arc<Snapshot>, Vec<String>) {
+    let listings = on_disk(directory);
+    let polled = poll(server, &Cached::new(imap(server, Deleted::Show), "here", Arc::clone(&listings))).await;
+    listings.written().await;
+    polled
 }
 
 fn listed(snapshot: &Snapshot) -> Vec<(u32, u64)> {
@@ -177,6 +191,92 @@ async fn what_is_remembered_is_verified_before_it_is_deleted() {
     assert!(!commands.iter().any(|command| command.starts_with("UID FETCH")), "{commands:?}");
 }
 
+/// A new process knows from the disk what the one before it knew, and believes it as little.
+#[tokio::test(start_paused = true)]
+async fn what_is_on_disk_saves_the_first_session_its_listing() {
+    let server = Server::fixture(Manner::default());
+    let directory = tempfile::tempdir().unwrap();
+    let poll = async || poll_from_disk(&server, directory.path()).await;
+    assert_eq!(poll().await.1, ["SELECT INBOX", "UID FETCH 1:* (RFC822.SIZE)"]);
+    let (snapshot, commands) = poll().await;
+    assert_eq!(listed(&snapshot), [(5, 120), (7, 200), (9, 300)]);
+    assert_eq!(commands, ["SELECT INBOX", "UID FETCH 9:* (RFC822.SIZE)"]);
+
+    inbox(&server, |inbox| inbox.deliver(Content::Filler(150)));
+    inbox(&server, |inbox| inbox.expunge(7));
+    assert_eq!(listed(&poll().await.0), [(5, 120), (9, 300), (12, 150)]);
+    assert_eq!(poll().await.1, ["SELECT INBOX", "UID FETCH 12:* (RFC822.SIZE)"]);
+
+    inbox(&server, become_another);
+    let (snapshot, commands) = poll().await;
+    assert_eq!(listed(&snapshot), [(1, 120), (2, 300), (3, 150)]);
+    assert_eq!(commands, ["SELECT INBOX", "UID FETCH 12:* (RFC822.SIZE)", "UID FETCH 1:* (RFC822.SIZE)"]);
+
+    inbox(&server, |inbox| inbox.messages.clear());
+    assert!(poll().await.0.is_empty());
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "of an empty mailbox nothing is kept");
+}
+
+/// T12A: after every kind of damage the listing is the one that a first visitor gets.
+#[tokio::test(start_paused = true)]
+async fn damage_on_disk_costs_a_listing() {
+    let server = Server::fixture(Manner::default());
+    let directory = tempfile::tempdir().unwrap();
+    poll_from_disk(&server, directory.path()).await;
+    let file = fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path();
+    let good = fs::read(&file).unwrap();
+    let cuts = (0..good.len()).map(|length| good[..length].to_vec());
+    let flips = (0..good.len()).map(|index| {
+        let mut flipped = good.clone();
+        flipped[index] ^= 1 << (index % 8);
+        flipped
+    });
+    for damaged in cuts.chain(flips) {
+        fs::write(&file, damaged).unwrap();
+        let (snapshot, commands) = poll_from_disk(&server, directory.path()).await;
+        assert_eq!(listed(&snapshot), [(5, 120), (7, 200), (9, 300)]);
+        assert_eq!(commands, ["SELECT INBOX", "UID FETCH 1:* (RFC822.SIZE)"]);
+    }
+}
+
+/// What the disk does is no session's trouble.
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_takes_nothing_harms_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    // No directory, not even for root; one that does not take files, not even from root; one that cannot be made.
+    for path in [file.as_path(), Path::new("/proc/self"), Path::new("/nowhere/listings")] {
+        let server = Server::fixture(Manner::default());
+        let listings = on_disk(path);
+        let upstream = Cached::new(imap(&server, Deleted::Show), "here", Arc::clone(&listings));
+        assert_eq!(poll(&server, &upstream).await.0.len(), 3);
+        listings.written().await;
+        let (snapshot, commands) = poll(&server, &upstream).await;
+        assert_eq!(listed(&snapshot), [(5, 120), (7, 200), (9, 300)]);
+        assert_eq!(commands, ["SELECT INBOX", "UID FETCH 9:* (RFC822.SIZE)"], "memory is as good as ever");
+    }
+}
+
+#[test]
+fn a_restart_forgets_nothing() {
+    let (server, url) = scripted(Manner::default());
+    let directory = tempfile::tempdir().unwrap();
+    let path = format!("cache.path={}", directory.path().join("listings").display());
+    let mut fetches = Vec::new();
+    for _ in 0..2 {
+        let popgate = Popgate::serve(&url, &["--set", &path]);
+        let mut session = popgate.pop3("tim", "sec ret");
+        assert_eq!(session.list("UIDL").len(), 3);
+        assert!(session.quit().starts_with("+OK"));
+        let log = popgate.stop();
+        assert!(!log.contains("listings"), "{log}");
+        fetches = server.received().into_iter().map(|received| received.text).collect();
+        fetches.retain(|command: &String| command.starts_with("UID FETCH"));
+    }
+    assert_eq!(fetches, ["UID FETCH 1:* (RFC822.SIZE)", "UID FETCH 9:* (RFC822.SIZE)"]);
+}
+
 /// What somebody else does.
 #[derive(Clone, Debug)]
 enum Deed {
@@ -214,11 +314,13 @@ struct Kind {
     uid_next: bool,
     sticky: bool,
     hide: bool,
+    /// What is known is known from the disk, each time.
+    restarts: bool,
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
-    (any::<bool>(), any::<bool>(), prop::bool::weighted(0.9), any::<bool>())
-        .prop_map(|(esearch, uid_next, sticky, hide)| Kind { esearch, uid_next, sticky, hide })
+    (any::<bool>(), any::<bool>(), prop::bool::weighted(0.9), any::<bool>(), any::<bool>())
+        .prop_map(|(esearch, uid_next, sticky, hide, restarts)| Kind { esearch, uid_next, sticky, hide, restarts })
 }
 
 proptest! {
@@ -241,10 +343,15 @@ async fn compare(kind: &Kind, rounds: &[(Vec<Deed>, Vec<Deed>)]) {
     let deleted = if kind.hide { Deleted::Hide } else { Deleted::Show };
     let calm = Server::fixture(base.clone());
     inbox(&calm, |inbox| (inbox.tells_uid_next, inbox.sticky) = (kind.uid_next, kind.sticky));
-    let listings = Listings::new(1 << 20);
+    let directory = tempfile::tempdir().unwrap();
+    let mut listings = Listings::new(1 << 20);
     for (between, amid) in rounds {
         inbox(&calm, |inbox| between.iter().for_each(|deed| act(inbox, deed)));
         let (_, fresh) = imap(&calm, deleted).open(&tim()).await.unwrap();
+        if kind.restarts {
+            listings.written().await;
+            listings = on_disk(directory.path());
+        }
         let upstream = Cached::new(imap(&calm, deleted), "here", listings.clone());
         let (mailbox, snapshot) = upstream.open(&tim()).await.unwrap();
         assert_eq!(snapshot, fresh);

@@ -185,12 +185,13 @@ fn what_the_manual_comments_out_can_be_used() {
         None => line,
     });
     let whole = whole.collect::<Vec<_>>().join("\n");
-    assert_eq!(settings, 12);
+    assert_eq!(settings, 13);
     let file = directory.path().join("popgate.toml");
     fs::write(&file, whole).unwrap();
     let config = load(&[&file], &[], &CommandLine::default());
     let upstream = config.upstream.unwrap();
     assert!(config.tls.is_some() && upstream.ca.is_some() && upstream.server.on_delete.is_some());
+    assert_eq!(config.cache.path, Some(directory.path().join("listings")));
     assert_eq!((config.append_domain.as_deref(), config.routes.len()), (Some("example.com"), 1));
 }
 

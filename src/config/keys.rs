@@ -121,6 +121,11 @@ pub(super) const KEYS: &[(&str, Kind, &str)] = &[
     ("route.domains", Kind::List, "a list of domains without wildcards, such as [\"example.com\", \"example.net\"]"),
     ("cache.listings", Kind::Switch, SWITCH),
     ("cache.size", Kind::Text, "a size from 0KiB to 1024GiB, such as \"64MiB\""),
+    (
+        "cache.path",
+        Kind::Text,
+        "a directory of popgate's own with mode 0700, or one that is not there yet and can be made",
+    ),
     ("limits.sessions", Kind::Number, "a number from 1 to 1000000"),
     ("limits.sessions_per_address", Kind::Number, "a number from 1 to 1000000"),
     ("limits.sessions_per_user", Kind::Number, "a number from 0 to 1000000"),

@@ -10,7 +10,7 @@ use crate::{
     gateway::{self, Domain, Maildrops},
     net::Endpoint,
     telemetry,
-    upstream::{imap, warm},
+    upstream::{cache, imap, warm},
 };
 
 pub use self::{
@@ -41,8 +41,8 @@ pub struct Config {
     pub append_domain: Option<String>,
     /// What holds for all sessions.
     pub gateway: gateway::Settings,
-    /// How much memory remembered listings may take, in octets; 0: none are remembered.
-    pub listings: usize,
+    /// What is remembered of mailboxes.
+    pub cache: cache::Settings,
     /// How many may come.
     pub limits: Limits,
     /// How the process ends.

@@ -82,6 +82,7 @@ pub(super) struct Route {
 pub(super) struct Cache {
     pub(super) listings: bool,
     pub(super) size: String,
+    pub(super) path: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
@@ -155,7 +156,7 @@ impl Default for Upstream {
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { listings: true, size: "64MiB".to_owned() }
+        Self { listings: true, size: "64MiB".to_owned(), path: None }
     }
 }
 

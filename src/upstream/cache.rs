@@ -1,19 +1,34 @@
 //! Listings remembered from one session to the next, so that a poll without news lists nothing. A decorator: whoever is
 //! logged in was let in by the upstream itself, and whether what is remembered still holds is for the upstream's own room
-//! to prove. Losing any of it costs time only. Not here: lines that stay open.
+//! to prove. Losing any of it costs time only. Not here: lines that stay open, and how listings are kept on disk.
 
 use std::{
     collections::{BTreeMap, HashMap},
     future::Future,
     mem::size_of,
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
+use self::disk::Disk;
+pub use self::disk::{Unusable, usable};
 use super::{Fault, Mailbox, Upstream};
 use crate::mail::{Credentials, Snapshot, Uid};
+
+mod disk;
+mod format;
+
+/// How much is remembered, and where.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// About so many octets of memory, and so many of disk where there is a path; 0: nothing is remembered.
+    pub size: usize,
+    /// A directory, where it shall outlive the process.
+    pub path: Option<PathBuf>,
+}
 
 /// What a complete listing knew of a mailbox. It has at least one message, and UIDs that outlive a session.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,6 +64,7 @@ pub struct Cached<U> {
 pub struct Listings {
     limit: usize,
     held: Mutex<Held>,
+    disk: Option<Arc<Disk>>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -112,16 +128,37 @@ where
 
     async fn open(&self, who: &Arc<Credentials>) -> Result<(U::Mailbox, Arc<Snapshot>), Fault> {
         let key = (Arc::clone(&self.place), who.user.clone());
-        let (mailbox, snapshot, known) = self.upstream.relist(who, self.listings.recall(&key)).await?;
+        let before = self.listings.recall(&key).await;
+        let (mailbox, snapshot, known) = self.upstream.relist(who, before.clone()).await?;
+        if let Some(disk) = self.listings.disk.as_ref().filter(|_| known != before) {
+            disk.keep(key.clone(), known.clone());
+        }
         self.listings.remember(key, known);
         Ok((mailbox, snapshot))
     }
 }
 
 impl Listings {
-    /// Room for about so many octets; without any room nothing is remembered.
+    /// Room for about so many octets of memory; without any room nothing is remembered.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, held: Mutex::default(), hits: AtomicU64::new(0), misses: AtomicU64::new(0) })
+        Arc::new(Self::of(limit, None))
+    }
+
+    /// What the settings ask for. If they have a path this must be called within a runtime.
+    pub fn open(settings: &Settings) -> Arc<Self> {
+        let path = settings.path.clone().filter(|_| settings.size > 0);
+        Arc::new(Self::of(settings.size, path.map(|path| Disk::new(path, settings.size))))
+    }
+
+    fn of(limit: usize, disk: Option<Arc<Disk>>) -> Self {
+        Self { limit, held: Mutex::default(), disk, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+    }
+
+    /// Waits until what is to be on disk is there.
+    pub async fn written(&self) {
+        if let Some(disk) = &self.disk {
+            disk.written().await;
+        }
     }
 
     /// How often something was known, and how often not.
@@ -129,9 +166,11 @@ impl Listings {
         (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
     }
 
-    fn recall(&self, key: &Key) -> Option<Arc<Known>> {
-        let mut held = self.held();
-        let known = held.touch(key);
+    async fn recall(&self, key: &Key) -> Option<Arc<Known>> {
+        let mut known = self.held().touch(key);
+        if let (None, Some(disk)) = (&known, &self.disk) {
+            known = disk.recall(key).await;
+        }
         let count = if known.is_some() { &self.hits } else { &self.misses };
         count.fetch_add(1, Ordering::Relaxed);
         known
@@ -195,32 +234,33 @@ mod tests {
         (place.into(), user.to_owned())
     }
 
-    #[test]
-    fn what_was_not_used_for_the_longest_time_makes_room() {
+    #[tokio::test]
+    async fn what_was_not_used_for_the_longest_time_makes_room() {
         let listings = Listings::new(10_000);
         for user in ["a", "b", "c"] {
             listings.remember(key("here", user), known(300));
         }
-        assert!(listings.recall(&key("here", "a")).is_some());
+        assert!(listings.recall(&key("here", "a")).await.is_some());
         listings.remember(key("here", "d"), known(300));
-        let kept = ["a", "b", "c", "d"].map(|user| listings.recall(&key("here", user)).is_some());
-        assert_eq!(kept, [true, false, true, true]);
+        for (user, kept) in [("a", true), ("b", false), ("c", true), ("d", true)] {
+            assert_eq!(listings.recall(&key("here", user)).await.is_some(), kept, "{user}");
+        }
         listings.remember(key("here", "e"), known(100_000));
-        assert!(listings.recall(&key("here", "e")).is_none(), "it is larger than all the room");
+        assert!(listings.recall(&key("here", "e")).await.is_none(), "it is larger than all the room");
         listings.remember(key("here", "a"), None);
-        assert!(listings.recall(&key("here", "a")).is_none(), "what is not known any more is forgotten");
+        assert!(listings.recall(&key("here", "a")).await.is_none(), "what is not known any more is forgotten");
         assert_eq!(listings.hits_and_misses(), (4, 3));
         let held = listings.held();
         assert!(held.octets < 10_000 && held.by_key.len() == held.by_use.len());
         assert_eq!(held.octets, held.by_key.values().map(|entry| entry.octets).sum::<usize>());
     }
 
-    #[test]
-    fn nothing_is_known_of_another_user_or_place() {
+    #[tokio::test]
+    async fn nothing_is_known_of_another_user_or_place() {
         let listings = Listings::new(1 << 20);
         listings.remember(key("here", "tim"), known(3));
         for (place, user) in [("there", "tim"), ("here", "Tim"), ("here", "tim ")] {
-            assert!(listings.recall(&key(place, user)).is_none());
+            assert!(listings.recall(&key(place, user)).await.is_none());
         }
     }
 

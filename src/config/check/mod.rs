@@ -1,6 +1,6 @@
 //! From texts to what the rooms want to be told: each value for itself, then those that only make sense together.
 
-use std::{mem, net::IpAddr, time::Duration};
+use std::{mem, net::IpAddr, path::PathBuf, time::Duration};
 
 use humantime_serde::re::humantime;
 use ipnet::IpNet;
@@ -16,6 +16,7 @@ use crate::{
     gateway::{self, Domain},
     net::tls::{self, Acceptor},
     telemetry::{self, Format},
+    upstream::cache,
 };
 
 mod upstream;
@@ -44,7 +45,7 @@ impl Check<'_> {
         let gateway = self.login(raw);
         let (upstream, routes) = self.upstreams(raw);
         let append_domain = self.append_domain(raw, &routes);
-        let listings = self.listings(raw);
+        let cache = self.cache(raw);
         let limits = self.limits(raw);
         let drain = self.drain(raw);
         let log = self.log(raw);
@@ -55,7 +56,7 @@ impl Check<'_> {
             routes,
             append_domain,
             gateway: gateway?,
-            listings: listings?,
+            cache: cache?,
             limits: limits?,
             drain: drain?,
             log: log?,
@@ -165,9 +166,24 @@ impl Check<'_> {
         Some(written.clone())
     }
 
-    fn listings(&mut self, raw: &Raw) -> Option<usize> {
-        let size = size(&raw.cache.size).or_else(|| self.wrong("cache.size", &raw.cache.size))?;
-        Some(if raw.cache.listings { size } else { 0 })
+    fn cache(&mut self, raw: &Raw) -> Option<cache::Settings> {
+        let size = size(&raw.cache.size).or_else(|| self.wrong("cache.size", &raw.cache.size));
+        let path = raw.cache.path.as_ref().and_then(|written| self.directory("cache.path", written));
+        Some(cache::Settings { size: if raw.cache.listings { size? } else { 0 }, path })
+    }
+
+    fn directory(&mut self, key: &str, written: &str) -> Option<PathBuf> {
+        if written.is_empty() {
+            return self.wrong(key, written);
+        }
+        let path = self.layers.path(key, written);
+        match cache::usable(&path) {
+            Ok(()) => Some(path),
+            Err(error) => {
+                self.problems.push(Problem::value(self.layers.source(key), key, error));
+                None
+            }
+        }
     }
 
     fn limits(&mut self, raw: &Raw) -> Option<Limits> {
