@@ -108,7 +108,7 @@ async fn only_what_is_new_is_asked_for() {
     inbox(&server, |inbox| inbox.expunge(7));
     let (snapshot, commands) = poll(&server, &upstream).await;
     assert_eq!(listed(&snapshot), [(5, 120), (9, 300), (12, 150)]);
-    let search = "UID SEARCH RETURN (ALL) UID 1:12";
+    let search = "UID SEARCH RETURN (ALL) ALL";
     assert_eq!(commands, ["SELECT INBOX", "UID FETCH 12:* (RFC822.SIZE)", "NOOP", search]);
 
     inbox(&server, become_another);

@@ -139,17 +139,21 @@ impl<'a> Transfer<'a> {
             if came < known {
                 return Err(changed().into());
             }
-            let ended = extent == Extent::Whole || came < u64::from(window.length);
-            let end = if extent == Extent::Whole { came } else { window.offset + came };
-            let is_short = extent == Extent::Part && end < self.wanted.octets;
-            if self.is_enough() || ended && !is_short {
-                return self.finish(ended).await;
+            let (reached, ended) = match extent {
+                Extent::Whole => (came, true),
+                Extent::Part => (window.offset + came, came < u64::from(window.length)),
+            };
+            // What is called whole and is just as long as the part that was asked for need not be.
+            let is_part = extent == Extent::Part || came == u64::from(window.length);
+            let is_whole = ended && !(is_part && reached < self.wanted.octets);
+            if is_whole || self.is_enough() {
+                return self.finish(is_whole).await;
             }
             self.client.flush().await?;
             if ended {
-                return self.remainder(mailbox, end).await;
+                return self.remainder(mailbox, reached).await;
             }
-            window = Window { offset: end, length: (window.length * 2).min(LAST_WINDOW) };
+            window = Window { offset: reached, length: (window.length * 2).min(LAST_WINDOW) };
         }
     }
 

@@ -1,7 +1,7 @@
 //! One logged-in line to the server: commands out, outcomes in.
 //!
 //! Every command goes through [`Conn::send`] and is open until [`Conn::finish`] has its tagged reply; nothing but a tagged
-//! OK is a success. Any surprise breaks the line for good: a broken line is never used again.
+//! OK in the mailbox that was selected is a success. Any surprise breaks the line for good: a broken line is never used again.
 
 use std::{
     collections::VecDeque,
@@ -59,7 +59,8 @@ pub(super) struct View {
     pub(super) expunged: u32,
     /// Their numbers, each of its time; as many as are worth keeping, so fewer where there were more.
     pub(super) expunged_numbers: Vec<u32>,
-    /// EXISTS has gone back without an EXPUNGE, which it must not (RFC 3501 §7.3.1): how many there are nobody knows.
+    /// EXISTS has gone back without an EXPUNGE, which it must not (RFC 3501 §7.3.1), or messages went by their UIDs: how many
+    /// there are nobody knows.
     pub(super) shrunk: bool,
     /// UIDVALIDITY as the wire has it; 0 is no valid one.
     pub(super) uid_validity: Option<u32>,
@@ -457,7 +458,10 @@ impl Conn {
         });
         match response.await {
             Err(opened) => Ok(Heard::Body(opened)),
-            Ok(Ok(Some(response))) => self.note(response.parsed()),
+            Ok(Ok(Some(response))) => {
+                self.view.shrunk |= std::mem::take(&mut self.aside().vanished);
+                self.note(response.parsed())
+            }
             Ok(Ok(None)) => Err(Trouble::Lost),
             Ok(Err(error)) => Err(trouble(&error)),
         }
@@ -471,7 +475,11 @@ impl Conn {
                 };
                 self.open.remove(at);
                 self.view.note(outcome.code.as_ref(), &Outcome::of(outcome));
-                return Ok(Heard::Reply(tag.clone(), judge(status, Outcome::of(outcome))));
+                let judged = judge(status, Outcome::of(outcome));
+                // In another mailbox than the one that was listed the same UIDs are other messages.
+                let judged =
+                    judged.and_then(|outcome| self.view.changed.map_or(Ok(outcome), |why| Err(Trouble::Changed(why))));
+                return Ok(Heard::Reply(tag.clone(), judged));
             }
             Response::Data { status: Status::Bye, outcome } => return Err(Trouble::Bye(Outcome::of(outcome))),
             Response::Data { outcome, .. } => self.view.note(outcome.code.as_ref(), &Outcome::of(outcome)),

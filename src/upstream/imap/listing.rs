@@ -142,8 +142,7 @@ pub(super) async fn renew(
     deletion: Deletion,
     known: Option<&Known>,
 ) -> Result<Renewed, Trouble> {
-    let was_read_only = conn.view.read_only;
-    if ground.removal != Removal::Expunge || server.expunge_refused.load(Relaxed) {
+    if ground.removal != Removal::Expunge || server.hides.load(Relaxed) {
         // Another session may have had to hide messages since SELECT listed the flags.
         conn.aside().flags = None;
     }
@@ -161,7 +160,7 @@ pub(super) async fn renew(
     let (messages, mut unlisted) = complete(conn, &selected, sorted(rows), certain).await?;
     let removal = (ground.removal.clone(), deletion);
     let (snapshot, new, known) = shown(server, conn, &selected, known, messages, &mut unlisted, removal).await?;
-    if conn.view.read_only != was_read_only {
+    if conn.view.read_only && ground.removal != Removal::Nothing {
         return Err(Trouble::Changed("it is read-only now"));
     }
     Ok(Renewed { snapshot, ground: Ground { uid_next: ground.uid_next, ..new }, known, remembered })
@@ -413,24 +412,23 @@ async fn reconcile(
     selected: &Selected,
     rows: Vec<Message>,
 ) -> Result<(u32, Vec<Message>, Vec<Uid>), Trouble> {
-    let uids = match selected.uid_next {
-        Some(next) if next > 1 => format!("UID 1:{}", next - 1),
-        _ => "ALL".to_owned(),
-    };
     let noop = conn.send("NOOP")?;
-    let search = ask(conn, &uids)?;
+    // New ones included: one of them may have gone again.
+    let search = ask(conn, "ALL")?;
     conn.finish(&noop).await?;
     let compared = conn.view.expunged;
     let found = found(conn, &search).await?;
-    let exists = |uid: Uid| found.binary_search(&uid).is_ok() || !selected.is_old(uid);
-    let mut rows: Vec<_> = rows.into_iter().filter(|row| exists(row.uid)).collect();
-    let is_missing = |uid: &Uid| rows.binary_search_by_key(uid, |row| row.uid).is_err();
+    let mut rows: Vec<_> = rows.into_iter().filter(|row| found.binary_search(&row.uid).is_ok()).collect();
+    let is_missing = |uid: &Uid| selected.is_old(*uid) && rows.binary_search_by_key(uid, |row| row.uid).is_err();
     let missing: Vec<_> = found.into_iter().filter(is_missing).collect();
     let mut unlisted = Vec::new();
     if missing.len() > UNLISTED {
         let set = missing.iter().map(Uid::to_string).collect::<Vec<_>>();
         for set in set.chunks(SET) {
             rows.extend(fetch(conn, &set.join(",")).await?);
+            if rows.len() > ROWS as usize {
+                return Err(Malformed("more messages than a maildrop holds").into());
+            }
         }
     } else {
         for uid in missing {
@@ -507,7 +505,9 @@ async fn found(conn: &mut Conn, tag: &Tag) -> Result<Vec<Uid>, Trouble> {
         warn!(lowest, "the server limits searches");
         return Err(Malformed("a search result that is limited").into());
     }
-    if found.len() > u64::from(conn.view.exists.unwrap_or_default().min(ROWS)) {
+    // Some tell what went meanwhile behind the result.
+    let ever = conn.view.exists.unwrap_or_default().saturating_add(conn.view.expunged);
+    if found.len() > u64::from(ever.min(ROWS)) {
         return Err(Malformed("a search result with more messages than there are").into());
     }
     let mut uids: Vec<_> = found.ranges.iter().flat_map(|(first, last)| *first..=*last).filter_map(Uid::new).collect();

@@ -354,8 +354,7 @@ impl ImapMailbox {
                 }
                 Ok(0)
             }
-            (Reading::Stream { .. }, None) => Err(Trouble::Lost),
-            (Reading::Nothing, _) => Ok(0),
+            (Reading::Stream { .. }, None) | (Reading::Nothing, _) => Err(Trouble::Lost),
         }
     }
 

@@ -67,6 +67,8 @@ struct Server {
     sparing: Option<Sparing>,
     /// The server offers UIDPLUS but refused UID EXPUNGE (Proton Bridge did).
     expunge_refused: AtomicBool,
+    /// Messages were hidden by a keyword in a session.
+    hides: AtomicBool,
 }
 
 /// Which server, which mailbox, and what to do with deleted messages.
@@ -134,7 +136,15 @@ impl Imap {
         budget: Budget,
         sparing: Option<Sparing>,
     ) -> Self {
-        Self(Arc::new(Server { settings, dial, tls, budget, sparing, expunge_refused: AtomicBool::new(false) }))
+        Self(Arc::new(Server {
+            settings,
+            dial,
+            tls,
+            budget,
+            sparing,
+            expunge_refused: AtomicBool::new(false),
+            hides: AtomicBool::new(false),
+        }))
     }
 }
 

@@ -83,8 +83,10 @@ async fn pass(mailbox: &mut ImapMailbox, left: &mut Vec<Uid>, kept: &mut Vec<Uid
     mailbox.line().await?;
     let doubted = doubted(mailbox, left);
     if !doubted.is_empty() {
-        let gone = verify(mailbox, &doubted, kept).await?;
-        left.retain(|uid| gone.binary_search(uid).is_err() && kept.binary_search(uid).is_err());
+        let (gone, mut changed) = verify(mailbox, &doubted).await?;
+        (mailbox.must_verify, mailbox.remembered) = (false, None);
+        left.retain(|uid| gone.binary_search(uid).is_err() && changed.binary_search(uid).is_err());
+        kept.append(&mut changed);
     }
     let known = mailbox.known();
     let mut flagged = Vec::new();
@@ -126,6 +128,9 @@ async fn remove(mailbox: &mut ImapMailbox, set: &UidSet, known: &[Uid]) -> Resul
     loop {
         let removal = mailbox.ground.removal.clone();
         mailbox.has_removed = true;
+        if removal == Removal::Hide {
+            mailbox.server.hides.store(true, Ordering::Relaxed);
+        }
         // On a new line the numbers are not those of the listing.
         let listed = if mailbox.is_first_line() { known } else { &[] };
         let heard = mailbox.ground.expunged;
@@ -138,7 +143,10 @@ async fn remove(mailbox: &mut ImapMailbox, set: &UidSet, known: &[Uid]) -> Resul
         }
         if let (Removal::Expunge, Some(refusal)) = (&removal, attempt.expunge_refused()) {
             warn!(refusal, "the server offers UIDPLUS but refuses UID EXPUNGE");
-            mailbox.server.expunge_refused.store(true, Ordering::Relaxed);
+            // What one user may not do, others may; a server that does not know the command has it for nobody.
+            if matches!(attempt.troubles.get(1), Some(Some(Trouble::Bad(_)))) {
+                mailbox.server.expunge_refused.store(true, Ordering::Relaxed);
+            }
             if mailbox.ground.hideable {
                 mailbox.ground.removal = Removal::Hide;
                 continue;
@@ -268,10 +276,10 @@ async fn count(conn: &mut Conn, outcome: Result<Outcome, Trouble>, criteria: &st
     }
 }
 
-/// Compares the messages with what they were when they were listed: those that are gone are returned,
-/// those that have become something else go to `kept`.
-async fn verify(mailbox: &mut ImapMailbox, left: &[Uid], kept: &mut Vec<Uid>) -> Result<Vec<Uid>, Fault> {
-    let mut gone = Vec::new();
+/// Compares the messages with what they were when they were listed. Those that are gone, and those that have become
+/// something else; both ascend.
+async fn verify(mailbox: &mut ImapMailbox, left: &[Uid]) -> Result<(Vec<Uid>, Vec<Uid>), Fault> {
+    let (mut gone, mut changed) = (Vec::new(), Vec::new());
     for set in sets(left, &mailbox.known()) {
         let (here, absent) = match still_there(mailbox.line_in_use()?, set).await {
             Ok(found) => found,
@@ -281,12 +289,11 @@ async fn verify(mailbox: &mut ImapMailbox, left: &[Uid], kept: &mut Vec<Uid>) ->
         for (uid, message) in here {
             if message.is_none_or(|message| mailbox.snapshot.find(uid) != Some(message)) {
                 warn!(%uid, "the message has not the size with which it was listed: it is not deleted");
-                kept.push(uid);
+                changed.push(uid);
             }
         }
     }
-    (mailbox.must_verify, mailbox.remembered) = (false, None);
-    Ok(gone)
+    Ok((gone, changed))
 }
 
 /// The messages of a set that are there, as the server lists them now, and those that are gone. What a listing leaves out

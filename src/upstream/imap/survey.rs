@@ -98,6 +98,7 @@ impl Imap {
             budget: self.0.budget.clone(),
             sparing: None,
             expunge_refused: AtomicBool::new(false),
+            hides: AtomicBool::new(false),
         };
         let mut survey = Survey::default();
         survey.fault = explore(&server, who, progress, &mut survey).await.err();

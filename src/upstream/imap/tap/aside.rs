@@ -22,6 +22,8 @@ pub(in crate::upstream::imap) struct Aside {
     pub(in crate::upstream::imap) place: Option<Placed>,
     /// The result of a search, while one is expected.
     pub(in crate::upstream::imap) found: Option<Found>,
+    /// Messages were said to have gone by their UIDs, for which nobody asked: what numbers the others have now is not known.
+    pub(in crate::upstream::imap) vanished: bool,
     /// The mailbox that LIST responses call the trash, while they are expected; empty before one does.
     pub(in crate::upstream::imap) trash: Option<String>,
     /// The newest list of capabilities, as words.

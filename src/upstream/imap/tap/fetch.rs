@@ -17,6 +17,8 @@ pub(in crate::upstream::imap) struct Fetch {
     /// An empty line or a space came behind a literal where none belongs. It may be the end of a literal that is longer than
     /// was announced.
     pub(in crate::upstream::imap) loose: bool,
+    /// Somebody has been given the body to read, so that this response, and no other, must say whose it is.
+    pub(super) given: bool,
     place: Place,
     depth: u32,
 }

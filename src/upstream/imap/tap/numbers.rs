@@ -37,6 +37,8 @@ pub(super) struct Numbers {
     token: Token,
     /// Open parentheses; what stands in them (the tag, `(MODSEQ 9)`, `(EARLIER)`) is not needed.
     depth: u32,
+    /// There were any.
+    parenthesised: bool,
     number: Option<u32>,
     first: Option<u32>,
     keyword: Vec<u8>,
@@ -71,17 +73,33 @@ impl Numbers {
             let (head, rest) = line.split_at_checked(start.len())?;
             let whole_word = matches!(rest.first(), Some(b' ' | b'\r' | b'\n'));
             (whole_word && head.eq_ignore_ascii_case(start)).then(|| {
-                let numbers = Self { kind, token, depth: 0, number: None, first: None, keyword: Vec::new() };
+                let numbers = Self {
+                    kind,
+                    token,
+                    depth: 0,
+                    parenthesised: false,
+                    number: None,
+                    first: None,
+                    keyword: Vec::new(),
+                };
                 (numbers, start.len())
             })
         })
+    }
+
+    /// Whether the response speaks of messages that have gone just now, not of `(EARLIER)`.
+    pub(super) fn are_vanishing(&self) -> bool {
+        self.kind == Kind::Vanished && !self.parenthesised
     }
 
     /// Reads on. `found` takes what the response holds, unless it speaks of vanished messages.
     pub(super) fn read(&mut self, octets: &[u8], found: &mut Found) -> Result<(), Malformed> {
         for &octet in octets {
             match octet {
-                b'(' => self.depth += 1,
+                b'(' => {
+                    self.depth += 1;
+                    self.parenthesised = true;
+                }
                 b')' => self.depth = self.depth.saturating_sub(1),
                 _ if self.depth > 0 => {}
                 b' ' | b'\r' => self.end_token(found)?,

@@ -147,6 +147,9 @@ impl Tap {
                 (fetch::Owner::Body, Some(BodyItem::Literal { offset, .. })) if octets > 0 && self.wants(&fetch) => {
                     self.aside.opened = Some(Opened { offset: *offset, octets });
                     self.within = Within::Body(octets);
+                    // Another body is nobody's, even if this one turns out to be of another message.
+                    self.aside.wanted = None;
+                    fetch.given = true;
                 }
                 _ => self.skip(octets)?,
             }
@@ -171,9 +174,9 @@ impl Tap {
             if fetch.body.is_some() {
                 self.aside.bodies.push(fetch);
             }
-        } else if fetch.body.is_some() && self.wants(&fetch) {
+        } else if fetch.body.is_some() && (fetch.given || self.wants(&fetch)) {
             self.aside.body = Some(fetch);
-            self.aside.wanted = None; // A second body of it would be nobody's.
+            self.aside.wanted = None;
         }
         Ok(())
     }
@@ -215,6 +218,7 @@ impl Tap {
             return Ok(Step::Hungry);
         }
         self.input.advance(1);
+        self.aside.vanished |= numbers.are_vanishing();
         numbers.end(found)?;
         Ok(Step::On)
     }
