@@ -38,11 +38,13 @@ pub(super) fn quoted(text: &str) -> String {
     masked(text).map_or_else(|| format!("{text:?}"), |masked| format!("\"{masked}\""))
 }
 
-/// A URL without what stands before its host, if there is anything: who writes a password there shall not read it again
-/// in the log of the service manager.
+/// A URL without what stands before its host, if a password could be there: who writes one shall not read it again in the
+/// log of the service manager. What is no URL, for want of a slash say, is none because of a slip.
 pub(super) fn masked(text: &str) -> Option<String> {
-    let ((scheme, _), (_, host)) = (text.split_once("://")?, text.rsplit_once('@')?);
-    Some(format!("{scheme}://…@{host}"))
+    let (before, host) = text.rsplit_once('@').filter(|(before, _)| before.contains(':'))?;
+    let is_scheme = |text: &str| text.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'+');
+    let scheme = before.split_once("://").map(|(scheme, _)| scheme).filter(|scheme| is_scheme(scheme));
+    Some(scheme.map_or_else(|| format!("…@{host}"), |scheme| format!("{scheme}://…@{host}")))
 }
 
 impl From<Problem> for Error {
