@@ -10,7 +10,6 @@ use super::{
     layers::{Layers, without_numbers},
     problem::quoted,
     raw::Raw,
-    url::Url,
 };
 use crate::{
     gateway::{self, Domain},
@@ -19,6 +18,7 @@ use crate::{
     upstream::cache,
 };
 
+mod listen;
 mod upstream;
 
 /// Checks everything, and reports all problems at once.
@@ -63,37 +63,6 @@ impl Check<'_> {
             dangerous: mem::take(&mut self.dangerous),
             warnings: mem::take(&mut self.warnings),
         })
-    }
-
-    fn listeners(&mut self, raw: &Raw) -> Vec<Listener> {
-        if raw.listen.is_empty() {
-            self.refuse::<()>("listen", "found an empty list", &format!("needed: {}", keys::allowed("listen")));
-        }
-        let certificate = raw.tls.certificate.is_some();
-        let nobody = !certificate && raw.login.plaintext_from.is_empty();
-        let mut listeners = Vec::new();
-        for (index, listen) in raw.listen.iter().enumerate() {
-            let key = format!("listen.{index}.url");
-            let url = Url::parse(&listen.url).filter(|url| matches!(url.scheme, "pop3" | "pop3s"));
-            let Some((url, port)) = url.and_then(|url| Some((url.port?, url))).map(|(port, url)| (url, port)) else {
-                self.wrong::<()>(&key, &listen.url);
-                continue;
-            };
-            let tls = url.scheme == "pop3s";
-            let found = format!("found {}", quoted(&listen.url));
-            if tls && !certificate {
-                self.refuse::<()>(&key, &found, "needed: tls.certificate and tls.key, or pop3:// instead");
-            } else if !tls && nobody {
-                self.refuse::<()>(
-                    &key,
-                    &format!("{found}, where nobody could log in: there is no TLS, and login.plaintext_from is empty"),
-                    "needed: tls.certificate and tls.key, or networks in login.plaintext_from",
-                );
-            }
-            let proxies = self.networks(&format!("listen.{index}.proxy_protocol_from"), &listen.proxy_protocol_from);
-            listeners.push(Listener { endpoint: url.endpoint(port), tls, proxies });
-        }
-        listeners
     }
 
     fn tls(&mut self, raw: &Raw) -> Option<Tls> {
