@@ -92,7 +92,7 @@ fn an_update_is_finished_and_answered() {
 #[test]
 fn connections_are_taken_for_the_grace() {
     let (_server, url) = scripted(Manner::default());
-    let popgate = Popgate::serve(&url, &["--set", "drain.deadline=1h", "--set", "drain.accept_grace=1h"]);
+    let popgate = Popgate::serve(&url, &["--set", "drain.deadline=1h", "--set", "drain.accept_grace=59m"]);
     let mut before = popgate.pop3("tim", "sec ret");
     popgate.signal("TERM");
     popgate.wait_for("connections are still taken");

@@ -131,7 +131,7 @@ pub(super) const KEYS: &[(&str, Kind, &str)] = &[
     ("limits.sessions_per_user", Kind::Number, "a number from 0 to 1000000"),
     ("limits.handshakes_in_flight", Kind::Number, "a number from 1 to 1000000"),
     ("limits.logins_per_second", Kind::Number, "a number from 1 to 1000000"),
-    ("drain.accept_grace", Kind::Text, "a time from 0s to drain.deadline, such as \"5s\""),
+    ("drain.accept_grace", Kind::Text, "0s or a time shorter than drain.deadline, such as \"5s\""),
     ("drain.deadline", Kind::Text, "a time from 0s to 1h, such as \"25s\""),
     ("log.format", Kind::Text, "\"text\" or \"json\""),
     (

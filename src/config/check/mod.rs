@@ -172,6 +172,10 @@ impl Check<'_> {
     fn drain(&mut self, raw: &Raw) -> Option<Drain> {
         let deadline = self.time("drain.deadline", &raw.drain.deadline, LONGEST_DRAIN);
         let accept_grace = self.time("drain.accept_grace", &raw.drain.accept_grace, deadline.unwrap_or(LONGEST_DRAIN));
+        // Sessions would be broken off as soon as the grace is over.
+        if accept_grace == deadline && accept_grace.is_some_and(|grace| !grace.is_zero()) {
+            return self.wrong("drain.accept_grace", &raw.drain.accept_grace);
+        }
         Some(Drain { accept_grace: accept_grace?, deadline: deadline? })
     }
 
