@@ -26,9 +26,9 @@ use crate::mail::{Changes, Credentials, Proof, Snapshot, TokenMechanism, Uid};
 
 /// A mailbox whose line can serve another session of its user.
 pub trait Renew: Mailbox {
-    /// Whether the line is as it was when the session began: nothing is open on it, nothing lies unread, and it has never
-    /// been replaced.
-    fn is_in_step(&mut self) -> bool;
+    /// Lets go of what only this session needed. Whether the line is then as it was when the session began: nothing is open
+    /// on it, nothing lies unread, and it has never been replaced.
+    fn lay_down(&mut self) -> bool;
 
     /// Begins a new session of the same user, with a listing of what is there now. An error says nothing of the user or of
     /// the mailbox, only that this line is of no use.
@@ -356,7 +356,7 @@ impl<M: Renew> Mailbox for Kept<M> {
     }
 
     async fn leave(mut self) {
-        let kept = match self.sound && self.mailbox.is_in_step() {
+        let kept = match self.sound && self.mailbox.lay_down() {
             true => self.lines.park(self.mailbox, self.ticket),
             false => Some(self.mailbox),
         };

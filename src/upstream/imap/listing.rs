@@ -8,14 +8,18 @@ use std::{
 };
 
 use tokio::time::timeout;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::{
-    Deleted, OnDelete, Server,
-    conn::{Conn, Tag, View},
+    Deleted, Server,
+    ask::{fetch, search, sorted},
+    complete::{ROUNDS, complete},
+    conn::{Conn, Tag},
     fault::{Outcome, Trouble},
     name,
-    tap::{Found, Malformed, Placed, ROWS},
+    removal::{self, KEYWORD, Removal},
+    selected::Selected,
+    tap::{Malformed, Placed, ROWS},
 };
 use crate::{
     mail::{Deletion, Message, Snapshot, Uid, UidValidity},
@@ -63,22 +67,6 @@ pub(super) struct Ground {
     pub(super) seen: bool,
 }
 
-/// How messages are removed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Removal {
-    /// They are flagged `\Deleted` and expunged by UID (RFC 4315).
-    Expunge,
-    /// They are moved to this mailbox, given as a quoted string (RFC 6851).
-    Move(String),
-    /// They are flagged, and hidden by a keyword.
-    Hide,
-    /// They are not.
-    Nothing,
-}
-
-/// The keyword that hides a message from POP3 sessions.
-pub(super) const KEYWORD: &str = "$POP3Deleted";
-
 /// Opens and lists the mailbox.
 pub(super) async fn open(
     server: &Server,
@@ -87,7 +75,7 @@ pub(super) async fn open(
     known: Option<&Known>,
 ) -> Result<Listing, Trouble> {
     let settings = &server.settings;
-    let looks_for_trash = looks_for_trash(server, &conn);
+    let looks_for_trash = removal::looks_for_trash(server, &conn);
     let command = if access == Access::Work { "SELECT" } else { "EXAMINE" };
     let select = conn.send(&format!("{command} {}", name::mailbox(&settings.mailbox)))?;
     // That the last known message comes again costs a line and proves more than it costs, see `continued`.
@@ -118,7 +106,7 @@ pub(super) async fn open(
         Some(Ok(_)) => conn.aside().trash.take(),
         Some(Err(trouble)) => return Err(trouble),
     };
-    let removal = removal(server, &conn, trash.filter(|trash| !trash.is_empty()));
+    let removal = removal::removal(server, &conn, trash.filter(|trash| !trash.is_empty()));
     let (snapshot, ground, known) =
         shown(server, &mut conn, &selected, known, messages, &mut unlisted, removal).await?;
     Ok(Listing { conn, snapshot, ground, known, remembered, unlisted })
@@ -323,35 +311,6 @@ pub(super) async fn reopen(server: &Server, conn: &mut Conn, ground: &Ground) ->
     Ok(())
 }
 
-/// The mailbox at the moment it was selected.
-#[derive(Debug, Clone, Copy)]
-struct Selected {
-    exists: u32,
-    uid_validity: Option<UidValidity>,
-    uid_next: Option<u32>,
-    expunged: u32,
-}
-
-impl Selected {
-    /// What SELECT said, whose tagged OK is `outcome`.
-    fn of(view: &mut View, outcome: &Outcome) -> Result<Self, Trouble> {
-        view.selected = true;
-        view.read_only |= outcome.code == "READ-ONLY";
-        let exists = view.exists.ok_or(Malformed("no EXISTS for the selected mailbox"))?;
-        if exists > ROWS {
-            return Err(Trouble::Unfit("the mailbox has more messages than a maildrop may hold"));
-        }
-        let uid_validity = match view.uid_validity {
-            Some(0) => return Err(Malformed("a UIDVALIDITY of 0").into()),
-            _ if view.uid_not_sticky => None,
-            validity => validity.and_then(UidValidity::new),
-        };
-        // Some say 0 where they do not know.
-        let uid_next = view.uid_next.filter(|next| *next > 0);
-        Ok(Self { exists, uid_validity, uid_next, expunged: view.expunged })
-    }
-}
-
 /// Fetches the rest where the server answers only so many messages a command (RFC 9738): ignoring that would shorten the
 /// maildrop in silence.
 async fn unlimited(conn: &mut Conn, mut rows: Vec<Message>) -> Result<Vec<Message>, Trouble> {
@@ -364,156 +323,6 @@ async fn unlimited(conn: &mut Conn, mut rows: Vec<Message>) -> Result<Vec<Messag
         }
     }
     Ok(rows)
-}
-
-/// Makes sure that `rows` are all messages, and says which are shown and which could not be listed. Unless it is `certain`
-/// that they exist, that their number is right proves nothing.
-async fn complete(
-    conn: &mut Conn,
-    selected: &Selected,
-    mut rows: Vec<Message>,
-    certain: bool,
-) -> Result<(Vec<Message>, Vec<Uid>), Trouble> {
-    let mut unlisted = Vec::new();
-    let mut compared = selected.expunged;
-    for round in 0..=ROUNDS {
-        let old = rows.iter().filter(|row| selected.is_old(row.uid)).count() + unlisted.len();
-        // Where something went since, a message that is missing and one that went look like none: the numbers agree.
-        let stands = conn.view.expunged == compared && !conn.view.shrunk && (certain || round > 0);
-        if stands && selected.is_all(&conn.view, old, rows.len() + unlisted.len()) {
-            if rows.is_empty() && !unlisted.is_empty() {
-                break; // That no message can be listed does not make an empty maildrop.
-            }
-            // What came after SELECT is for the next session; but only what EXISTS announced can have come.
-            let ever = |exists: u32, expunged: u32| u64::from(exists) + u64::from(expunged);
-            let now = ever(conn.view.exists.unwrap_or_default(), conn.view.expunged);
-            let arrived = now.saturating_sub(ever(selected.exists, selected.expunged));
-            if (rows.len() + unlisted.len() - old) as u64 <= arrived {
-                rows.retain(|row| selected.is_old(row.uid));
-            } else {
-                warn!(uid_next = selected.uid_next, "the server has messages beyond its UIDNEXT");
-            }
-            return Ok((rows, unlisted));
-        }
-        if round == ROUNDS {
-            break;
-        }
-        (compared, rows, unlisted) = reconcile(conn, selected, rows).await?;
-    }
-    let exists = conn.view.exists;
-    error!(listed = rows.len(), unlisted = unlisted.len(), exists, "the mailbox cannot be listed whole");
-    Err(Malformed("a listing that is not complete").into())
-}
-
-/// One round: what the server says exists now, against what it listed. With it, how many messages had been expunged when
-/// the server was asked.
-async fn reconcile(
-    conn: &mut Conn,
-    selected: &Selected,
-    rows: Vec<Message>,
-) -> Result<(u32, Vec<Message>, Vec<Uid>), Trouble> {
-    let noop = conn.send("NOOP")?;
-    // New ones included: one of them may have gone again.
-    let search = ask(conn, "ALL")?;
-    conn.finish(&noop).await?;
-    let compared = conn.view.expunged;
-    let found = found(conn, &search).await?;
-    let mut rows: Vec<_> = rows.into_iter().filter(|row| found.binary_search(&row.uid).is_ok()).collect();
-    let is_missing = |uid: &Uid| selected.is_old(*uid) && rows.binary_search_by_key(uid, |row| row.uid).is_err();
-    let missing: Vec<_> = found.into_iter().filter(is_missing).collect();
-    let mut unlisted = Vec::new();
-    if missing.len() > UNLISTED {
-        let set = missing.iter().map(Uid::to_string).collect::<Vec<_>>();
-        for set in set.chunks(SET) {
-            rows.extend(fetch(conn, &set.join(",")).await?);
-            if rows.len() > ROWS as usize {
-                return Err(Malformed("more messages than a maildrop holds").into());
-            }
-        }
-    } else {
-        for uid in missing {
-            match size(conn, uid).await? {
-                Some(row) => rows.push(row),
-                None => {
-                    warn!(%uid, "the server lists this message but does not give its size: it is not shown");
-                    unlisted.push(uid);
-                }
-            }
-        }
-    }
-    Ok((compared, sorted(rows), unlisted))
-}
-
-/// What the server has of one message, asked twice; `None` if it will not say.
-async fn size(conn: &mut Conn, uid: Uid) -> Result<Option<Message>, Trouble> {
-    for _ in 0..2 {
-        match fetch(conn, &uid.to_string()).await {
-            Ok(rows) => {
-                if let Some(row) = rows.into_iter().find(|row| row.uid == uid) {
-                    return Ok(Some(row));
-                }
-            }
-            Err(Trouble::No(_)) => {}
-            Err(trouble) => return Err(trouble),
-        }
-    }
-    Ok(None)
-}
-
-impl Selected {
-    /// Whether a message with this UID was there when the mailbox was selected.
-    fn is_old(&self, uid: Uid) -> bool {
-        self.uid_next.is_none_or(|next| uid.value() < next)
-    }
-
-    /// Whether the numbers agree: all messages against the latest EXISTS, or the old ones against what SELECT said less
-    /// what was expunged since.
-    fn is_all(&self, view: &View, old: usize, all: usize) -> bool {
-        let expunged = view.expunged.saturating_sub(self.expunged);
-        view.exists.is_some_and(|exists| exists as usize == all)
-            || self.uid_next.is_some() && self.exists.checked_sub(expunged).is_some_and(|left| left as usize == old)
-    }
-}
-
-/// Sizes by UID set.
-pub(super) async fn fetch(conn: &mut Conn, set: &str) -> Result<Vec<Message>, Trouble> {
-    let tag = conn.send(&format!("UID FETCH {set} (RFC822.SIZE)"))?;
-    conn.aside().rows = Some(Vec::new());
-    let fetched = conn.finish(&tag).await;
-    let rows = conn.aside().rows.take().unwrap_or_default();
-    fetched.map(|_| sorted(rows))
-}
-
-/// The UIDs that a search finds, ascending. It is complete, or it is an error.
-pub(super) async fn search(conn: &mut Conn, criteria: &str) -> Result<Vec<Uid>, Trouble> {
-    let tag = ask(conn, criteria)?;
-    found(conn, &tag).await
-}
-
-fn ask(conn: &mut Conn, criteria: &str) -> Result<Tag, Trouble> {
-    let options = if conn.capabilities.esearch { "RETURN (ALL) " } else { "" };
-    conn.view.message_limit = None; // One from before was another command's.
-    let tag = conn.send(&format!("UID SEARCH {options}{criteria}"))?;
-    conn.aside().found = Some(Found::default());
-    Ok(tag)
-}
-
-async fn found(conn: &mut Conn, tag: &Tag) -> Result<Vec<Uid>, Trouble> {
-    let outcome = conn.finish(tag).await;
-    let found = conn.aside().found.take().unwrap_or_default();
-    if let Some(lowest) = outcome?.message_limit().or_else(|| conn.view.message_limit.take()) {
-        warn!(lowest, "the server limits searches");
-        return Err(Malformed("a search result that is limited").into());
-    }
-    // Some tell what went meanwhile behind the result.
-    let ever = conn.view.exists.unwrap_or_default().saturating_add(conn.view.expunged);
-    if found.len() > u64::from(ever.min(ROWS)) {
-        return Err(Malformed("a search result with more messages than there are").into());
-    }
-    let mut uids: Vec<_> = found.ranges.iter().flat_map(|(first, last)| *first..=*last).filter_map(Uid::new).collect();
-    uids.sort_unstable();
-    uids.dedup();
-    Ok(uids)
 }
 
 /// Messages that flags hide, ascending.
@@ -538,59 +347,6 @@ async fn hidden_by_flags(server: &Server, conn: &mut Conn, removal: &Removal) ->
     }
     Ok(hidden)
 }
-
-fn sorted(mut rows: Vec<Message>) -> Vec<Message> {
-    // The last word on a message counts, so the order of arrival is turned before equal UIDs are merged.
-    rows.reverse();
-    rows.sort_by_key(|row| row.uid);
-    rows.dedup_by_key(|row| row.uid);
-    rows
-}
-
-/// Whether messages may have to go to the trash, so that it must be found.
-fn looks_for_trash(server: &Server, conn: &Conn) -> bool {
-    let expunges = can_expunge(server, conn);
-    let gmail = conn.capabilities.gmail && server.settings.on_delete.is_none();
-    server.settings.on_delete != Some(OnDelete::Ignore) && conn.capabilities.uid_move && (!expunges || gmail)
-}
-
-fn can_expunge(server: &Server, conn: &Conn) -> bool {
-    conn.capabilities.uid_expunge && !server.expunge_refused.load(Relaxed)
-}
-
-/// How this mailbox's messages are removed, and whether a client may ask for it at all: what QUIT cannot keep, DELE must
-/// not promise.
-fn removal(server: &Server, conn: &Conn, trash: Option<String>) -> (Removal, Deletion) {
-    let gmail = conn.capabilities.gmail && server.settings.on_delete.is_none();
-    if server.settings.on_delete == Some(OnDelete::Ignore) {
-        return (Removal::Nothing, Deletion::Allowed);
-    }
-    if conn.view.read_only || !conn.view.keeps("\\Deleted") {
-        return (Removal::Nothing, Deletion::ReadOnly);
-    }
-    if can_expunge(server, conn) && !gmail {
-        return (Removal::Expunge, Deletion::Allowed);
-    }
-    // In the trash itself there is nowhere to move to.
-    let here = name::mailbox(&server.settings.mailbox);
-    let is_elsewhere = |trash: &String| *trash != here && !(here == "INBOX" && trash.eq_ignore_ascii_case("\"INBOX\""));
-    if let Some(trash) = trash.map(|trash| name::quoted(&trash)).filter(is_elsewhere) {
-        return (Removal::Move(trash), Deletion::Allowed);
-    }
-    if conn.view.keeps(KEYWORD) && !conn.capabilities.gmail {
-        return (Removal::Hide, Deletion::Allowed);
-    }
-    (Removal::Nothing, Deletion::Unsupported)
-}
-
-/// How often a listing that does not add up is reconciled.
-const ROUNDS: usize = 3;
-
-/// So many messages that cannot be listed are asked for one by one, and left out if they are refused.
-const UNLISTED: usize = 10;
-
-/// UIDs a command when a set cannot be written as ranges: at most 11 octets each, so 8,000 octets hold them.
-const SET: usize = 700;
 
 /// A line that is taken up again must answer within this time: a new one would not take much longer.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(2);

@@ -2,9 +2,11 @@
 //! octets, and the loop above it, in `conn`, decides what succeeded. Nothing outside this room sees a type of async-imap.
 //!
 //! ```text
-//!  mailbox   one maildrop: a line when it needs one, and what may be asked of it
-//!     │      login · listing · settle: the three dialogues that are longer than a command
-//!   conn     one line: commands out, outcomes in; beside it the stash, messages that came before they were asked for
+//!  mailbox   one maildrop: a line when it needs one, and what may be asked of it; its messages are the `body`'s
+//!     │      login · listing · settle: the three dialogues that are longer than a command; `complete` proves the second,
+//!     │      `removal` knows the means of the third
+//!   conn     one line: commands out, outcomes in; beside it the stash, messages that came before they were asked for, and
+//!     │      the view, what the server says of the mailbox unasked
 //!     │      async_imap::Session
 //!    tap     octets: bounded, vetted, sorted
 //! ```
@@ -20,8 +22,8 @@ use tracing::info;
 pub(crate) use self::tap::fuzzing;
 pub use self::{
     capability::ByPassword,
-    listing::Removal,
     mailbox::ImapMailbox,
+    removal::Removal,
     stash::Budget,
     survey::{Examined, Offer, Step, Survey},
 };
@@ -39,7 +41,10 @@ use crate::{
     },
 };
 
+mod ask;
+mod body;
 mod capability;
+mod complete;
 mod conn;
 mod dial;
 mod fault;
@@ -47,11 +52,14 @@ mod listing;
 mod login;
 mod mailbox;
 mod name;
+mod removal;
+mod selected;
 mod sets;
 mod settle;
 mod stash;
 mod survey;
 mod tap;
+mod view;
 
 /// An IMAP server.
 #[derive(Clone)]

@@ -7,10 +7,11 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::{
+    ask,
     conn::{Conn, Tag},
     fault::{Outcome, Trouble},
-    listing::{self, KEYWORD, Removal},
     mailbox::ImapMailbox,
+    removal::{KEYWORD, Removal},
     sets::{UidSet, sets},
     tap::{Found, Malformed},
 };
@@ -271,7 +272,7 @@ async fn count(conn: &mut Conn, outcome: Result<Outcome, Trouble>, criteria: &st
         None if !conn.capabilities.esearch => Ok(usize::try_from(found.len()).unwrap_or(usize::MAX)),
         None => {
             conn.capabilities.esearch = false;
-            Ok(listing::search(conn, criteria).await?.len())
+            Ok(ask::search(conn, criteria).await?.len())
         }
     }
 }
@@ -299,11 +300,11 @@ async fn verify(mailbox: &mut ImapMailbox, left: &[Uid]) -> Result<(Vec<Uid>, Ve
 /// The messages of a set that are there, as the server lists them now, and those that are gone. What a listing leaves out
 /// is gone only if a search does not find it either.
 async fn still_there(conn: &mut Conn, set: UidSet) -> Result<(Vec<(Uid, Option<Message>)>, Vec<Uid>), Trouble> {
-    let rows = listing::fetch(conn, &set.text).await?;
+    let rows = ask::fetch(conn, &set.text).await?;
     let row = |uid: Uid| rows.binary_search_by_key(&uid, |row| row.uid).ok().map(|at| rows[at]);
     let found = match set.uids.iter().all(|uid| row(*uid).is_some()) {
         true => set.uids.clone(),
-        false => listing::search(conn, &format!("UID {}", set.text)).await?,
+        false => ask::search(conn, &format!("UID {}", set.text)).await?,
     };
     let is_here = |uid: &Uid| row(*uid).is_some() || found.binary_search(uid).is_ok();
     let (here, gone): (Vec<_>, Vec<_>) = set.uids.into_iter().partition(is_here);

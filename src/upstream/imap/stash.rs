@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{conn::Tag, mailbox::SMALL};
+use super::{body::SMALL, conn::Tag};
 use crate::{
     mail::Uid,
     upstream::{Piece, Window},

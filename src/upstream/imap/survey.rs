@@ -13,8 +13,9 @@ use super::{
     capability::{ByPassword, Capabilities},
     dial,
     fault::Phase,
-    listing::{self, Access, Listing, Removal},
+    listing::{self, Access, Listing},
     login,
+    removal::Removal,
 };
 use crate::{
     mail::{Credentials, Snapshot, TokenMechanism, Uid},

@@ -125,9 +125,13 @@ impl Tap {
     /// that would be somebody else's words (RFC 3501 §6.2.1, CVE-2021-33515). Likewise if it has answered what it cannot
     /// have read.
     pub(super) fn into_wire(self) -> Option<Box<dyn Wire>> {
-        let said = self.output.is_empty();
-        let clean = said && self.input.is_empty() && self.passed.is_empty() && matches!(self.within, Within::Line);
-        clean.then_some(self.wire)
+        self.is_clean().then_some(self.wire)
+    }
+
+    /// Whether everything that was written has been sent, and everything that has come been understood.
+    pub(super) fn is_clean(&self) -> bool {
+        let said = self.output.is_empty() && self.gathered.is_empty();
+        said && self.input.is_empty() && self.passed.is_empty() && matches!(self.within, Within::Line)
     }
 
     /// Breaks the line.
