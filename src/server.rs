@@ -23,7 +23,7 @@ use crate::{
     gateway::{Gateway, Route, Routes},
     net::{
         Accept, Endpoint,
-        limits::{self, Limits},
+        limits::{Affordable, Limits},
         tcp::Tcp,
         tls::{self, Acceptor, Connector},
     },
@@ -31,7 +31,7 @@ use crate::{
         cache::{Cached, Listings},
         imap::{self, Budget, Imap, Security},
         sparing::Sparing,
-        warm::Warm,
+        warm::{Room, Warm},
     },
 };
 
@@ -105,16 +105,22 @@ type Way = Warm<Cached<Imap>>;
 struct Memory {
     budget: Budget,
     listings: Arc<Listings>,
+    room: Room,
 }
 
 impl Daemon {
     async fn start(config: Config) -> Result<Self, Error> {
         tell(&config);
-        let memory = Memory { budget: Budget::new(imap::AHEAD), listings: Listings::open(&config.cache) };
+        let affordable = affordable(&config);
+        let memory = Memory {
+            budget: Budget::new(imap::AHEAD),
+            listings: Listings::open(&config.cache),
+            room: Room::new(affordable.spare),
+        };
         let Files { acceptor, routes } = Files::read(&config, &memory)?;
         let ports = ports::open(&config.listeners, acceptor.as_ref(), &[]).await?;
         let gateway = Arc::new(Gateway::new(routes, config.gateway.clone(), stls(acceptor)));
-        let mut sessions = Sessions::new(limits(&config));
+        let mut sessions = Sessions::new(limits(&config, affordable));
         sessions.take(&ports, &gateway).await;
         for (upstream, users) in upstreams(&config) {
             info!(upstream, users, "serving");
@@ -242,12 +248,21 @@ fn tell(config: &Config) {
     }
 }
 
-/// As many connections as configured, or as many as there can be.
-fn limits(config: &Config) -> Limits {
-    let sessions = limits::affordable(config.limits.sessions);
+/// What there are descriptors for.
+fn affordable(config: &Config) -> Affordable {
+    let affordable = Affordable::of(config.limits.sessions);
+    let Affordable { sessions, spare } = affordable;
     if sessions < config.limits.sessions {
         warn!(sessions, "limits.sessions is lowered to what the limit of open files (ulimit -n, LimitNOFILE=) allows");
     }
+    if spare == 0 {
+        warn!("sessions may need all open files there can be: no line to a server stays open behind one (warm_ttl)");
+    }
+    affordable
+}
+
+/// As many connections as configured, or as many as there can be.
+fn limits(config: &Config, Affordable { sessions, .. }: Affordable) -> Limits {
     Limits::new(sessions, config.limits.sessions_per_address, config.limits.handshakes_in_flight)
 }
 
@@ -284,7 +299,7 @@ fn routes(config: &Config, memory: &Memory) -> Result<Routes<Way>, tls::Error> {
         let sparing = Sparing::new(config.limits.logins_per_second);
         let imap = Imap::with(server, Arc::new(Tcp), connector, memory.budget.clone(), Some(sparing));
         let cached = Cached::new(imap, place, memory.listings.clone());
-        Ok::<_, tls::Error>(Route::new(Warm::new(cached, warm), maildrops))
+        Ok::<_, tls::Error>(Route::new(Warm::new(cached, warm, memory.room.clone()), maildrops))
     };
     let mut all = Routes::new(config.upstream.as_ref().map(&mut route).transpose()?, config.append_domain.clone());
     for config::Route { domains, upstream } in &config.routes {

@@ -16,8 +16,8 @@ use std::{
 use crate::support::{
     pop3::Pop3,
     process, row,
-    script::Manner,
-    serve::{Popgate, scripted},
+    script::{Account, Manner, Server},
+    serve::{Popgate, on_a_port, scripted},
     tls::{self, identity},
 };
 
@@ -176,6 +176,31 @@ fn a_process_without_descriptors_goes_on() {
     assert!(!second.body("RETR 2").is_empty());
     let log = popgate.stop();
     assert_eq!(log.matches("connections cannot be taken").count(), 1, "{log}");
+}
+
+/// T40: lines that wait for their users leave those who come descriptors enough.
+#[test]
+fn users_who_have_gone_shut_nobody_out() {
+    const DESCRIPTORS: usize = 80;
+    let Some(prlimit) = process::find("prlimit") else {
+        return row::skip("lines that wait and descriptors", "prlimit is not installed");
+    };
+    let users: Vec<_> = (0..DESCRIPTORS).map(|number| format!("user-{number}")).collect();
+    let account = |user: &String| Account { user: user.clone(), ..Account::fixture() };
+    let url = on_a_port(&Server::new(Manner::default(), users.iter().map(account).collect()));
+    for (sessions, stay) in [("10000", 0), ("4", 8)] {
+        let limit = limits(&format!("sessions={sessions}"));
+        let arguments = ["serve", "--listen", "pop3://127.0.0.1:0", "--upstream", &url, "--set", &limit];
+        let popgate = Popgate::cramped(&prlimit, DESCRIPTORS, &arguments);
+        popgate.wait_for("ready");
+        let before = sockets(&popgate);
+        for user in &users {
+            assert!(popgate.pop3(user, "sec ret").quit().starts_with("+OK"));
+        }
+        process::wait_until(|| (sockets(&popgate) == before + stay).then_some(()))
+            .unwrap_or_else(|| panic!("{} lines stay and not {stay}", sockets(&popgate) - before));
+        popgate.stop();
+    }
 }
 
 /// Connects. `Some`: there was a place; else it was told that there is none, and nothing else.

@@ -60,6 +60,22 @@ async fn lines_that_are_replaced_are_counted() {
     }
 }
 
+/// T40: a process without descriptors has not found out anything about the server.
+#[tokio::test(start_paused = true)]
+async fn what_is_wanting_here_is_not_held_against_the_server() {
+    const EMFILE: i32 = 24;
+    let grid = Arc::new(Grid { server: Server::fixture(Manner::default()), state: Mutex::default() });
+    let gate = gate(&grid, 500);
+    grid.fails_by(|| io::Error::from_raw_os_error(EMFILE));
+    for _ in 0..8 {
+        let mut session = gate.connect();
+        assert!(session.log_in().await.unwrap().starts_with("-ERR [SYS/TEMP]"));
+    }
+    assert_eq!(grid.tries(), 8);
+    grid.is_repaired();
+    assert!(gate.connect().log_in().await.unwrap().starts_with("+OK"));
+}
+
 /// All come back at once, and the server sees them one after the other.
 #[tokio::test(start_paused = true)]
 async fn lines_are_replaced_no_faster_than_may_be() {
@@ -94,7 +110,8 @@ struct Grid {
 
 #[derive(Default)]
 struct State {
-    down: bool,
+    /// What becomes of whoever dials, if it is cut off.
+    down: Option<fn() -> io::Error>,
     lines: Vec<AbortHandle>,
     /// When it was dialled since it went down or up last.
     tries: Vec<Instant>,
@@ -103,14 +120,18 @@ struct State {
 impl Grid {
     /// All lines end, and there are no new ones.
     fn fails(&self) {
+        self.fails_by(|| io::ErrorKind::ConnectionRefused.into());
+    }
+
+    fn fails_by(&self, error: fn() -> io::Error) {
         let mut state = self.state.lock().unwrap();
         state.lines.drain(..).for_each(|line| line.abort());
-        (state.down, state.tries) = (true, Vec::new());
+        (state.down, state.tries) = (Some(error), Vec::new());
     }
 
     fn is_repaired(&self) {
         let mut state = self.state.lock().unwrap();
-        (state.down, state.tries) = (false, Vec::new());
+        (state.down, state.tries) = (None, Vec::new());
     }
 
     fn tries(&self) -> usize {
@@ -122,8 +143,8 @@ impl Dial for Grid {
     fn dial<'a>(&'a self, _: &'a Endpoint) -> Pending<'a, io::Result<Box<dyn Wire>>> {
         let mut state = self.state.lock().unwrap();
         state.tries.push(Instant::now());
-        if state.down {
-            return Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) });
+        if let Some(error) = state.down {
+            return Box::pin(async move { Err(error()) });
         }
         let (ours, theirs) = tokio::io::duplex(1024);
         let server = self.server.clone();

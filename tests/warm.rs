@@ -10,7 +10,7 @@ use popgate::{
         Fault, Mailbox as _, Settled, Upstream, Verdict,
         cache::{Cached, Listings},
         imap::{Imap, ImapMailbox},
-        warm::{Kept, Settings, Warm},
+        warm::{Kept, Room, Settings, Warm},
     },
 };
 use proptest::{collection::vec, prelude::*};
@@ -39,8 +39,13 @@ const TTL: Duration = Duration::from_secs(60);
 const AUTH_TTL: Duration = Duration::from_secs(100);
 
 fn warm(server: &Server) -> Upper {
+    within(&Room::new(100), server)
+}
+
+fn within(room: &Room, server: &Server) -> Upper {
     let imap = Imap::new(gate::upstream(), Arc::new(Pipes(server.clone())), None);
-    Warm::new(Cached::new(imap, "here", Listings::new(1 << 20)), Settings { ttl: TTL, auth_ttl: AUTH_TTL })
+    let settings = Settings { ttl: TTL, auth_ttl: AUTH_TTL };
+    Warm::new(Cached::new(imap, "here", Listings::new(1 << 20)), settings, room.clone())
 }
 
 fn user(name: &str, password: &str) -> Arc<Credentials> {
@@ -94,6 +99,26 @@ async fn a_second_session_begins_with_noop() {
     mailbox.leave().await;
     other.leave().await;
     assert_eq!(upstream.waiting(), 1, "of one user one line waits");
+}
+
+/// T40: what waits for somebody who may never come takes nothing from those who come.
+#[tokio::test(start_paused = true)]
+async fn no_line_waits_beyond_the_room_that_all_upstreams_have_together() {
+    let room = Room::new(1);
+    let (server, other) = (Server::fixture(Manner::default()), Server::fixture(Manner::default()));
+    let (upstream, elsewhere) = (within(&room, &server), within(&room, &other));
+    open(&upstream).await.unwrap().0.leave().await;
+    open(&elsewhere).await.unwrap().0.leave().await;
+    assert_eq!((upstream.waiting(), elsewhere.waiting()), (1, 0));
+    // A line that is a session's again has left its room, and so has one that is closed.
+    let (mailbox, _) = open(&upstream).await.unwrap();
+    open(&elsewhere).await.unwrap().0.leave().await;
+    mailbox.leave().await;
+    assert_eq!((upstream.waiting(), elsewhere.waiting()), (0, 1));
+    sleep(TTL + Duration::from_secs(1)).await;
+    open(&upstream).await.unwrap().0.leave().await;
+    assert_eq!((upstream.waiting(), elsewhere.waiting()), (1, 0));
+    assert_eq!(commands(&other).iter().filter(|command| *command == "LOGOUT").count(), 2);
 }
 
 /// F-20: another password, another user, or the same long after: the upstream decides, on a new line.

@@ -1,5 +1,5 @@
 //! How many connections there may be: in all, from one address before it has logged in, and in the middle of a TLS
-//! handshake. A permit is taken before anything is spent on a connection and given back when it is dropped.
+//! handshake; and how many there can be descriptors for. A permit is taken before anything is spent on a connection and given back when it is dropped.
 
 use std::{
     collections::HashMap,
@@ -109,20 +109,31 @@ impl Drop for Stranger {
     }
 }
 
-/// As many sessions as `wanted`, or as many as this process can have descriptors for. Its own limit of descriptors is
-/// raised as far as the system allows: the low one that processes begin with is there for programs that use select(2).
-pub fn affordable(wanted: usize) -> usize {
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(descriptors) => wanted.min(sessions_with(descriptors)),
-        // Whoever does not tell how many there are will say when there are no more.
-        Err(_) => wanted,
-    }
+/// What this process can have descriptors for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Affordable {
+    /// So many sessions at a time.
+    pub sessions: usize,
+    /// So many other lines, even if there are all these sessions.
+    pub spare: usize,
 }
 
-fn sessions_with(descriptors: u64) -> usize {
-    usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS) / DESCRIPTORS_OF_A_SESSION)
-        .unwrap_or(usize::MAX)
-        .max(1)
+impl Affordable {
+    /// As many sessions as `wanted`, or as many as there can be. The process's own limit of descriptors is raised as far
+    /// as the system allows: the low one that processes begin with is there for programs that use select(2).
+    pub fn of(wanted: usize) -> Self {
+        match rlimit::increase_nofile_limit(u64::MAX) {
+            Ok(descriptors) => Self::with(usize::try_from(descriptors).unwrap_or(usize::MAX), wanted),
+            // Whoever does not tell how many there are will say when there are no more.
+            Err(_) => Self { sessions: wanted, spare: usize::MAX },
+        }
+    }
+
+    fn with(descriptors: usize, wanted: usize) -> Self {
+        let descriptors = descriptors.saturating_sub(OTHER_DESCRIPTORS);
+        let sessions = wanted.min(descriptors / DESCRIPTORS_OF_A_SESSION).max(1);
+        Self { sessions, spare: descriptors.saturating_sub(sessions * DESCRIPTORS_OF_A_SESSION) }
+    }
 }
 
 /// What one party can have as many of as it likes counts as one: an IPv6 /64 (RFC 6177).
@@ -134,10 +145,10 @@ fn household(address: IpAddr) -> IpAddr {
 }
 
 /// The line to the client and the line to the server.
-const DESCRIPTORS_OF_A_SESSION: u64 = 2;
+const DESCRIPTORS_OF_A_SESSION: usize = 2;
 
 /// Ports, standard streams, the runtime's own, files that are read now and then, connections to be turned away.
-const OTHER_DESCRIPTORS: u64 = 64;
+const OTHER_DESCRIPTORS: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -145,10 +156,18 @@ mod tests {
 
     #[test]
     fn sessions_must_have_descriptors() {
-        for (descriptors, sessions) in [(1024, 480), (20_064, 10_000), (64, 1), (0, 1)] {
-            assert_eq!(sessions_with(descriptors), sessions, "{descriptors}");
+        for (descriptors, sessions, spare) in [
+            (1024, 480, 0),
+            (20_064, 10_000, 0),
+            (20_065, 10_000, 1),
+            (32_768, 10_000, 12_704),
+            (67, 1, 1),
+            (64, 1, 0),
+            (0, 1, 0),
+        ] {
+            assert_eq!(Affordable::with(descriptors, 10_000), Affordable { sessions, spare }, "{descriptors}");
         }
-        assert_eq!(affordable(1), 1);
+        assert_eq!(Affordable::of(1).sessions, 1);
     }
 
     #[test]

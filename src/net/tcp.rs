@@ -49,6 +49,15 @@ pub fn prepare(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
+/// Whether this process, or the machine, has as many descriptors as it may.
+pub fn is_want_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
+}
+
+/// errno(3); the same numbers on every Unix.
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
+
 /// An address that does not answer leaves time for the next: connecting has ten seconds in all.
 const ONE_ADDRESS: Duration = Duration::from_secs(4);
 

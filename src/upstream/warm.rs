@@ -16,7 +16,7 @@ use std::{
 
 use aws_lc_rs::{hmac, rand::SystemRandom};
 use tokio::{
-    sync::oneshot,
+    sync::{Semaphore, oneshot},
     time::{Instant, sleep},
 };
 use tracing::debug;
@@ -42,6 +42,18 @@ pub struct Settings {
     pub ttl: Duration,
     /// So long credentials are believed that the upstream has taken.
     pub auth_ttl: Duration,
+}
+
+/// How many lines may wait, on all upstreams that share it together. Each needs a descriptor, and whoever logs in needs
+/// one more than a line that waits for somebody who may never come.
+#[derive(Clone)]
+pub struct Room(Arc<Semaphore>);
+
+impl Room {
+    /// Room for so many lines.
+    pub fn new(lines: usize) -> Self {
+        Self(Arc::new(Semaphore::new(lines.min(Semaphore::MAX_PERMITS))))
+    }
 }
 
 /// An upstream whose lines stay open for a while.
@@ -74,6 +86,7 @@ struct Ticket {
 /// The lines that wait, at most one for each user.
 struct Lines<M> {
     settings: Settings,
+    room: Room,
     /// A key that only this process knows, and only as long as it lives.
     key: Option<hmac::Key>,
     waiting: Mutex<Waiting<M>>,
@@ -98,11 +111,12 @@ impl<U: Upstream> Warm<U>
 where
     U::Mailbox: Renew,
 {
-    /// Keeps the lines of `upstream`.
-    pub fn new(upstream: U, settings: Settings) -> Self {
+    /// Keeps the lines of `upstream`, as far as there is room.
+    pub fn new(upstream: U, settings: Settings, room: Room) -> Self {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok();
         let lines = Lines {
             settings,
+            room,
             key,
             waiting: Mutex::new(Waiting { by_user: HashMap::new(), parked: 0 }),
             lent: AtomicU64::new(0),
@@ -206,6 +220,7 @@ impl<M: Renew> Lines<M> {
         if time.is_zero() || self.key.is_none() {
             return Some(mailbox);
         }
+        let Ok(room) = Arc::clone(&self.room.0).try_acquire_owned() else { return Some(mailbox) };
         let (demand, demanded) = oneshot::channel();
         let user = ticket.user.clone();
         let number = {
@@ -219,7 +234,12 @@ impl<M: Renew> Lines<M> {
             waiting.by_user.insert(user.clone(), Place { number, ticket, demand });
             number
         };
-        tokio::spawn(mind(Arc::downgrade(self), mailbox, demanded, time, user, number));
+        let minded = mind(Arc::downgrade(self), mailbox, demanded, time, user, number);
+        tokio::spawn(async move {
+            minded.await;
+            // By now the line is closed, or a session's.
+            drop(room);
+        });
         None
     }
 

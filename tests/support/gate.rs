@@ -8,7 +8,7 @@ use popgate::{
     upstream::{
         cache::{Cached, Listings},
         imap::{self, Deleted, Imap, Security},
-        warm::{self, Warm},
+        warm::{self, Room, Warm},
     },
 };
 use tokio::{
@@ -148,7 +148,7 @@ pub(crate) fn route(memory: Memory, dial: Arc<dyn Dial>, change: Change<'_>) -> 
 pub(crate) fn way(memory: Memory, imap: Imap) -> Way {
     let (room, ttl) = memory.limits();
     let settings = warm::Settings { ttl, auth_ttl: Duration::from_secs(300) };
-    Warm::new(Cached::new(imap, "here", Listings::new(room)), settings)
+    Warm::new(Cached::new(imap, "here", Listings::new(room)), settings, Room::new(1000))
 }
 
 /// Lines to a scripted server.

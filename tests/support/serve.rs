@@ -4,6 +4,7 @@ use std::{
     env, fs,
     io::{BufRead as _, BufReader, Read as _},
     net::{Ipv4Addr, TcpListener},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, mpsc},
     thread::{self, JoinHandle},
@@ -35,7 +36,17 @@ impl Popgate {
 
     /// Starts it with these arguments, which make it listen on a port of its choice of 127.0.0.1.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_popgate"));
+        Self::launch(Command::new(env!("CARGO_BIN_EXE_popgate")), arguments)
+    }
+
+    /// Starts it with these arguments where it may have so many descriptors and no more, by the program `prlimit`.
+    pub(crate) fn cramped(prlimit: &Path, descriptors: usize, arguments: &[&str]) -> Self {
+        let mut command = Command::new(prlimit);
+        command.args([&format!("--nofile={descriptors}"), env!("CARGO_BIN_EXE_popgate")]);
+        Self::launch(command, arguments)
+    }
+
+    fn launch(mut command: Command, arguments: &[&str]) -> Self {
         command.args(arguments);
         // The configuration is what stands here, whatever the environment of the tests says.
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("POPGATE_")) {

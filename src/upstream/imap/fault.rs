@@ -5,7 +5,10 @@ use std::{borrow::Cow, io};
 use async_imap::imap_proto::{self, ResponseCode};
 
 use super::tap::Malformed;
-use crate::upstream::{Fault, Verdict};
+use crate::{
+    net::tcp,
+    upstream::{Fault, Verdict},
+};
 
 /// How a command ended, or what a status line said.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -103,6 +106,14 @@ impl Trouble {
     /// Whether the line is gone, so that a new one may be tried.
     pub(super) const fn is_lost_line(&self) -> bool {
         matches!(self, Self::Bye(_) | Self::Lost | Self::Broken(_) | Self::Silent(_))
+    }
+
+    /// Whether the server is there, if this happened before a log-in; `None` where this process could not even ask.
+    pub(super) fn tells_of_a_server(&self) -> Option<bool> {
+        match self {
+            Self::Unreachable(error) if tcp::is_want_of_descriptors(error) => None,
+            _ => Some(self.verdict(Phase::Open) != Verdict::Passing),
+        }
     }
 
     /// The fault to report. `trusted`: nobody on the way can have put words into the server's mouth.

@@ -19,30 +19,35 @@ use super::{
 use crate::{
     mail::{Credentials, Proof, TokenMechanism},
     net::Endpoint,
-    upstream::{Fault, Verdict, sparing::Pass},
+    upstream::{Fault, sparing::Pass},
 };
 
 /// A line on which `who` is logged in.
 pub(super) async fn login(server: &Server, pass: Option<Pass<'_>>, who: &Credentials) -> Result<Conn, Fault> {
     let knocked = knock(server).await;
-    if let Some(pass) = pass {
-        pass.learn(knocked.as_ref().err().is_none_or(|fault| fault.verdict != Verdict::Passing));
+    if let Some(pass) = pass
+        && let Some(reached) = knocked.as_ref().map_or_else(Trouble::tells_of_a_server, |_| Some(true))
+    {
+        pass.learn(reached);
     }
-    let (client, offered) = knocked?;
+    let (client, offered) = knocked.map_err(|trouble| before_login(trouble, server))?;
     let (conn, _) = enter(server, client, &offered, who).await?;
     Ok(conn)
 }
 
 /// A line on which the server has said what it can do, and the words in which it did.
-pub(super) async fn knock(server: &Server) -> Result<(Client<Tap>, String), Fault> {
-    // Nobody has looked at the credentials yet, so that no refusal can be theirs.
-    let fault = |trouble: Trouble| trouble.into_fault(Phase::Open, server.trusted());
-    let Greeted { mut client, capabilities } = dial::connect(server).await.map_err(fault)?;
+pub(super) async fn knock(server: &Server) -> Result<(Client<Tap>, String), Trouble> {
+    let Greeted { mut client, capabilities } = dial::connect(server).await?;
     let offered = match capabilities {
         Some(offered) => offered,
-        None => dial::ask_capabilities(&mut client).await.map_err(fault)?,
+        None => dial::ask_capabilities(&mut client).await?,
     };
     Ok((client, offered))
+}
+
+/// Nobody has looked at the credentials yet, so that no refusal can be theirs.
+pub(super) fn before_login(trouble: Trouble, server: &Server) -> Fault {
+    trouble.into_fault(Phase::Open, server.trusted())
 }
 
 /// The same line with `who` logged in, and what the server says now that it can do.

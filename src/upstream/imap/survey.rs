@@ -115,7 +115,7 @@ async fn explore(
     survey: &mut Survey,
 ) -> Result<(), Fault> {
     progress(Step::Connect);
-    let (mut client, offered) = login::knock(server).await?;
+    let (mut client, offered) = login::knock(server).await.map_err(|trouble| login::before_login(trouble, server))?;
     survey.offered = Some(Offer::of(server, &offered));
     let Some(who) = who else {
         // A courtesy, which keeps the server's log free of complaints.
