@@ -164,6 +164,16 @@ fn what_is_dangerous_or_surprising_is_listed() {
     assert_eq!(config.gateway.plaintext_from.len(), 2);
 }
 
+/// Peers are known by their addresses in IPv4, also where the port is one of IPv6.
+#[test]
+fn networks_of_ipv4_in_ipv6_are_networks_of_ipv4() {
+    let mut command_line = upstream("imap://localhost");
+    command_line.set = vec!["login.plaintext_from=::ffff:10.0.0.0/104,::ffff:127.0.0.1,10.0.0.0/24,fd00::/8".into()];
+    let networks = load(&[], &[], &command_line).gateway.plaintext_from;
+    let networks: Vec<_> = networks.iter().map(ToString::to_string).collect();
+    assert_eq!(networks, ["10.0.0.0/8", "127.0.0.1/32", "10.0.0.0/24", "fd00::/8"]);
+}
+
 #[test]
 fn the_manual_says_what_is_built_in() {
     let manual = root().join("config/popgate.toml");

@@ -1,5 +1,7 @@
 //! Where clients are awaited.
 
+use ipnet::IpNet;
+
 use super::{Check, Listener, keys, quoted};
 use crate::config::{raw::Raw, url::Url};
 
@@ -29,9 +31,21 @@ impl Check<'_> {
                     "needed: tls.certificate and tls.key, or networks in login.plaintext_from",
                 );
             }
-            let proxies = self.networks(&format!("listen.{index}.proxy_protocol_from"), &listen.proxy_protocol_from);
+            let proxies = self.proxies(&format!("listen.{index}.proxy_protocol_from"), &listen.proxy_protocol_from);
             listeners.push(Listener { endpoint: url.endpoint(port), tls, proxies });
         }
         listeners
+    }
+
+    fn proxies(&mut self, key: &str, texts: &[String]) -> Vec<IpNet> {
+        let proxies = self.networks(key, texts);
+        if let Some(all) = proxies.iter().find(|network| network.prefix_len() == 0) {
+            self.refuse::<()>(
+                key,
+                &format!("found \"{all}\", from where everybody could pretend to be anybody"),
+                "needed: the networks of your load balancers alone",
+            );
+        }
+        proxies
     }
 }

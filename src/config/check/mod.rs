@@ -242,9 +242,15 @@ impl Check<'_> {
     }
 }
 
-/// A network, or a single address.
+/// A network, or a single address. Of IPv4 in IPv6 (`::ffff:10.0.0.0/104`, RFC 4291 §2.5.5.2) it is the one in IPv4, as
+/// which clients are known.
 fn network(text: &str) -> Option<IpNet> {
-    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+    let network: IpNet = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
+    let address = network.addr().to_canonical();
+    match network.prefix_len().checked_sub(96) {
+        Some(length) if network.addr().is_ipv6() && address.is_ipv4() => IpNet::new(address, length).ok(),
+        _ => Some(network),
+    }
 }
 
 /// A number of KiB, MiB or GiB, in octets.
