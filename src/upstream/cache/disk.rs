@@ -340,7 +340,7 @@ const QUEUE: usize = 16 * 1024 * 1024;
 const READERS: usize = 8;
 
 /// Longer than a disk takes, and shorter than a mailbox takes to be listed that is worth it.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Nobody writes for so long.
 const UNFINISHED: Duration = Duration::from_secs(60 * 60);
@@ -350,9 +350,11 @@ const SILENCE: Duration = Duration::from_secs(10 * 60);
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
+    use std::{process::Command, thread};
 
+    use futures_util::future::join_all;
     use tempfile::TempDir;
+    use tokio::{task::yield_now, time::advance};
 
     use super::*;
     use crate::mail::{Deletion, Message, Snapshot, Uid, UidValidity};
@@ -378,7 +380,7 @@ mod tests {
         fs::metadata(path).unwrap().permissions().mode() & 0o7777
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_listing_outlives_the_process() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("listings");
@@ -401,7 +403,7 @@ mod tests {
     }
 
     /// F-33: what fails its check is ignored, never repaired.
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn what_was_not_written_there_is_removed() {
         let directory = TempDir::new().unwrap();
         let disk = Disk::new(directory.path().to_owned(), 1 << 20);
@@ -418,7 +420,7 @@ mod tests {
         assert_eq!(disk.recall(&key("tim")).await, Some(known(3)));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn names_of_files_are_of_letters_and_digits() {
         let disk = Disk::new("d".into(), 0);
         let keys = [("a", "bc"), ("ab", "c"), ("a", "../../bc"), ("/", "."), ("", "abc"), ("a", "bc\u{e9}")];
@@ -430,7 +432,7 @@ mod tests {
         assert_eq!(files.len(), keys.len());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn what_was_not_used_for_the_longest_time_makes_room() {
         let directory = TempDir::new().unwrap();
         let disk = Disk::new(directory.path().to_owned(), 8 * 4096);
@@ -469,7 +471,7 @@ mod tests {
     }
 
     /// Whoever reads sees one listing or the other.
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn two_processes_write_the_same_file() {
         let directory = TempDir::new().unwrap();
         let disks = [(); 3].map(|()| Disk::new(directory.path().to_owned(), 1 << 20));
@@ -489,7 +491,7 @@ mod tests {
         assert_eq!(names(directory.path()).len(), 1, "a file was left half done");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn what_waits_is_bounded_and_the_newest_counts() {
         let directory = TempDir::new().unwrap();
         let disk = Disk::new(directory.path().to_owned(), 1 << 30);
@@ -508,10 +510,10 @@ mod tests {
         assert_eq!(disk.queue().octets, 0);
         assert!(!disk.queue().is_watched);
         assert_eq!(disk.recall(&key("tim")).await, Some(known(1_000)));
-        assert_eq!(disk.recall(&key("large")).await.map(|known| known.listing().len()), Some(2_200_000));
+        assert_eq!(disk.read(&key("large")).map(|known| known.listing().len()), Some(2_200_000));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_directory_that_is_none_any_more_is_complained_of_once() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("listings");
@@ -532,6 +534,37 @@ mod tests {
         disk.keep(key("tim"), Some(known(3)));
         disk.written().await;
         assert_eq!(disk.recall(&key("tim")).await, Some(known(3)), "it is well again");
+    }
+
+    /// A pipe that nobody writes to does not even open.
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_hangs_is_not_waited_for() {
+        let directory = TempDir::new().unwrap();
+        let disk = Disk::new(directory.path().to_owned(), 1 << 20);
+        disk.written().await;
+        let pipe = directory.path().join("pipe");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        fs::hard_link(&pipe, disk.file(&key("tim"))).unwrap();
+        let reads = (0..READERS + 1).map(|_| async { disk.recall(&key("tim")).await });
+        let time = async {
+            while disk.readers.available_permits() > 0 {
+                yield_now().await;
+            }
+            // Time does not pass by itself while a thread is busy.
+            advance(PATIENCE * 2).await;
+        };
+        let (read, ()) = tokio::join!(join_all(reads), time);
+        // Threads begin in the order in which they are asked for.
+        spawn_blocking(|| ()).await.unwrap();
+        let free = disk.readers.available_permits();
+        // They go on when somebody comes and goes who could write.
+        while Arc::strong_count(&disk) > 1 {
+            OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+            yield_now().await;
+        }
+        assert_eq!(read, vec![None; READERS + 1]);
+        assert_eq!(free, 0, "more threads could hang");
+        assert!(disk.complained.lock().unwrap().is_some());
     }
 
     #[test]
