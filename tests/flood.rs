@@ -5,13 +5,15 @@
 
 use std::{
     fs,
-    io::{ErrorKind, Read as _},
-    net::{Ipv4Addr, TcpStream},
+    io::{ErrorKind, Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
+
+use socket2::Socket;
 
 use crate::support::{
     pop3::Pop3,
@@ -83,53 +85,39 @@ fn who_finds_no_place_is_told_so_and_who_has_one_keeps_it() {
     assert!(log.matches("turned away").count() < 30, "each is logged:\n{log}");
 }
 
-/// T26: handshakes that are begun and not gone on with.
+/// T26: handshakes that are begun and not gone on with, from as many addresses as it takes.
 #[test]
 fn handshakes_beyond_the_limit_are_closed_at_once() {
-    const HANDSHAKES: usize = 4;
-    const COMERS: usize = 40;
-    let identity = identity();
-    let files =
-        [format!("tls.certificate={}", identity.certificate.display()), format!("tls.key={}", identity.key.display())];
+    const HANDSHAKES: u8 = 12;
+    const COMERS: u8 = 40;
     let (_server, url) = scripted(Manner::default());
-    let most = limits(&format!("handshakes_in_flight={HANDSHAKES}"));
-    let popgate = Popgate::start(&[
-        "serve",
-        "--upstream",
-        &url,
-        "--listen",
-        "pop3s://127.0.0.1:0",
-        "--listen",
-        "pop3://127.0.0.1:0",
-        "--set",
-        &files[0],
-        "--set",
-        &files[1],
-        "--set",
-        &most,
-    ]);
+    let popgate = with_tls(&url, HANDSHAKES);
     let port = popgate.tls_port();
     let mut inside = popgate.pop3("tim", "sec ret");
-    let comers: Vec<_> = (0..COMERS)
-        .map(|_| {
-            let line = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
-            line.set_nonblocking(true).unwrap();
-            line
-        })
-        .collect();
-    let open = || {
-        let is_open =
-            |mut line: &TcpStream| line.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
-        comers.iter().filter(|line| is_open(line)).count()
-    };
-    process::wait_until(|| (open() <= HANDSHAKES).then_some(())).expect("they should be closed");
-    assert_eq!(open(), HANDSHAKES);
+    let comers: Vec<_> = (0..COMERS).map(|number| begins([127, 0, 1, number % 4], port)).collect();
+    process::wait_until(|| (open(&comers) <= HANDSHAKES.into()).then_some(())).expect("they should be closed");
+    assert_eq!(open(&comers), usize::from(HANDSHAKES));
     let refused = Pop3::connect(popgate.port).command("STLS");
     assert_eq!(refused, "-ERR [SYS/TEMP] mail service temporarily unavailable, try again later");
     assert!(!inside.body("RETR 1").is_empty());
     drop(comers);
     process::wait_until(|| shakes_hands(port).then_some(())).expect("there should be room again");
     assert!(inside.quit().starts_with("+OK"));
+    popgate.stop();
+}
+
+/// T26: who says nothing, or begins many handshakes from one address, has the places of his address and no others.
+#[test]
+fn nobody_shuts_all_clients_of_tls_out() {
+    let (_server, url) = scripted(Manner::default());
+    let popgate = with_tls(&url, 12);
+    let port = popgate.tls_port();
+    let silent: Vec<_> = (0..60).map(|_| connects([127, 0, 0, 2], port)).collect();
+    let begun: Vec<_> = (0..60).map(|_| begins([127, 0, 0, 3], port)).collect();
+    for _ in 0..20 {
+        assert!(shakes_hands(port));
+    }
+    assert_eq!((open(&silent), open(&begun)), (60, 60), "they wait for their turn");
     popgate.stop();
 }
 
@@ -201,6 +189,40 @@ fn users_who_have_gone_shut_nobody_out() {
             .unwrap_or_else(|| panic!("{} lines stay and not {stay}", sockets(&popgate) - before));
         popgate.stop();
     }
+}
+
+/// A popgate that has a certificate.
+fn with_tls(url: &str, handshakes: u8) -> Popgate {
+    let identity = identity();
+    let files =
+        [format!("tls.certificate={}", identity.certificate.display()), format!("tls.key={}", identity.key.display())];
+    let most = limits(&format!("handshakes_in_flight={handshakes}"));
+    let listen = ["--listen", "pop3s://127.0.0.1:0", "--listen", "pop3://127.0.0.1:0"];
+    let set = ["--set", &files[0], "--set", &files[1], "--set", &most];
+    Popgate::start(&[&["serve", "--upstream", url][..], &listen, &set].concat())
+}
+
+/// A line from one of this machine's own addresses, on which nothing is said.
+fn connects(from: [u8; 4], port: u16) -> TcpStream {
+    let line = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    line.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+    line.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).unwrap();
+    line.set_nonblocking(true).unwrap();
+    line.into()
+}
+
+/// The same with the first octet of a handshake.
+fn begins(from: [u8; 4], port: u16) -> TcpStream {
+    const HANDSHAKE: u8 = 22;
+    let mut line = connects(from, port);
+    line.write_all(&[HANDSHAKE]).unwrap();
+    line
+}
+
+/// How many of them have not been closed.
+fn open(lines: &[TcpStream]) -> usize {
+    let is_open = |mut line: &TcpStream| line.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+    lines.iter().filter(|line| is_open(line)).count()
 }
 
 /// Connects. `Some`: there was a place; else it was told that there is none, and nothing else.

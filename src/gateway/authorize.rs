@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::OptionFuture;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
@@ -109,15 +110,19 @@ impl<U: Upstream> Session<'_, U> {
         let Some(acceptor) = &self.gateway.acceptor else { return Err(End::Refused) };
         // What is owed goes first, so that nothing has to be listened to any more while the last reply in the clear goes out.
         self.client.flush().await?;
-        if self.client.has_more().await {
-            debug!("something was sent behind STLS");
-            return Err(End::Refused);
-        }
-        let Ok(handshake) = self.peer.permit.as_ref().map(Permit::handshake).transpose() else {
+        let handshake = async {
+            let permit = self.peer.permit.as_ref();
+            OptionFuture::from(permit.map(Permit::handshake)).await.transpose()
+        };
+        let Ok(Ok(handshake)) = timeout(HANDSHAKE, handshake).await else {
             debug!("too many handshakes");
             self.client.say(&Reply::unavailable()).await?;
             return Err(End::Refused);
         };
+        if self.client.has_more().await {
+            debug!("something was sent behind STLS");
+            return Err(End::Refused);
+        }
         // A client that does not read the reply has the place of one that shakes hands.
         let begun = async {
             self.client.say(reply).await?;

@@ -1,12 +1,13 @@
-//! How many connections there may be: in all, from one address before it has logged in, and in the middle of a TLS
+//! How many connections there may be: in all, from one network before they have logged in, and in the middle of a TLS
 //! handshake; and how many there can be descriptors for. A permit is taken before anything is spent on a connection and given back when it is dropped.
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
-    sync::{Arc, Mutex, PoisonError},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use ipnet::IpNet;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The limits of one process.
@@ -17,10 +18,17 @@ pub struct Limits {
     handshakes: Arc<Semaphore>,
 }
 
-/// Connections that have not logged in, by address.
+/// Connections that have not logged in.
 struct Strangers {
+    /// So many of them from the smallest network that an address is in.
     most: usize,
-    counts: Mutex<HashMap<IpAddr, usize>>,
+    networks: Mutex<HashMap<IpNet, Network>>,
+}
+
+/// A network from which there are such connections.
+struct Network {
+    strangers: usize,
+    handshakes: Arc<Semaphore>,
 }
 
 /// The right to one connection.
@@ -32,11 +40,16 @@ pub struct Permit {
 }
 
 /// The right to one TLS handshake.
-pub type Handshake = OwnedSemaphorePermit;
+pub struct Handshake {
+    _one_of_all: OwnedSemaphorePermit,
+    _turns: Vec<OwnedSemaphorePermit>,
+}
 
 struct Stranger {
     strangers: Arc<Strangers>,
     address: IpAddr,
+    /// Of its networks.
+    handshakes: Vec<Arc<Semaphore>>,
 }
 
 /// Which limit is reached.
@@ -45,7 +58,7 @@ pub enum Full {
     /// The process has as many connections as it may.
     #[error("limits.sessions is reached")]
     Sessions,
-    /// The address has as many connections that have not logged in as it may.
+    /// The address, or a network around it, has as many connections that have not logged in as it may.
     #[error("limits.sessions_per_address is reached")]
     Address,
     /// As many handshakes go on as may.
@@ -54,11 +67,11 @@ pub enum Full {
 }
 
 impl Limits {
-    /// `sessions` connections in all, `per_address` of them from one address (IPv6: one /64) that have not logged in;
-    /// `handshakes` at a time.
+    /// `sessions` connections in all, `per_address` of them from one address that have not logged in (IPv6: from one /64,
+    /// and four times as many from one /48); `handshakes` at a time.
     pub fn new(sessions: usize, per_address: usize, handshakes: usize) -> Self {
         let counter = |most: usize| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
-        let strangers = Strangers { most: per_address, counts: Mutex::default() };
+        let strangers = Strangers { most: per_address, networks: Mutex::default() };
         Self { all: counter(sessions), strangers: Arc::new(strangers), handshakes: counter(handshakes) }
     }
 
@@ -75,20 +88,20 @@ impl Permit {
     /// all clients of a proxy come from the proxy's address, and one of them must not take the places of all.
     pub fn stranger(&mut self, address: IpAddr) -> Result<(), Full> {
         self.stranger = None;
-        let address = household(address);
-        let mut counts = self.strangers.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_default();
-        if *count >= self.strangers.most {
-            return Err(Full::Address);
-        }
-        *count += 1;
-        self.stranger = Some(Stranger { strangers: self.strangers.clone(), address });
+        self.stranger = Some(self.strangers.clone().admit(address)?);
         Ok(())
     }
 
-    /// The right to begin TLS now, until it is up. Nobody waits for it: those before may all be strangers that say nothing.
-    pub fn handshake(&self) -> Result<Handshake, Full> {
-        self.handshakes.clone().try_acquire_owned().map_err(|_| Full::Handshakes)
+    /// The right to begin TLS, until it is up. Who comes from where many have begun already waits for one of them: whoever
+    /// lets handshakes lie there must not have those of everybody, and where there is an office, all have their turn. Of
+    /// everybody nobody waits for anybody: those before may all be strangers that say nothing. Cancel-safe.
+    pub async fn handshake(&self) -> Result<Handshake, Full> {
+        let mut turns = Vec::new();
+        for handshakes in self.stranger.iter().flat_map(|stranger| &stranger.handshakes) {
+            turns.push(handshakes.clone().acquire_owned().await.map_err(|_| Full::Handshakes)?);
+        }
+        let one_of_all = self.handshakes.clone().try_acquire_owned().map_err(|_| Full::Handshakes)?;
+        Ok(Handshake { _one_of_all: one_of_all, _turns: turns })
     }
 
     /// The connection has logged in: it does not count for its address any more. Behind one address may be many.
@@ -97,13 +110,40 @@ impl Permit {
     }
 }
 
+impl Strangers {
+    fn admit(self: Arc<Self>, address: IpAddr) -> Result<Stranger, Full> {
+        let mut known = self.known();
+        let is_full = |(network, share): (IpNet, usize)| {
+            known.get(&network).map_or(0, |network| network.strangers) >= self.most.saturating_mul(share)
+        };
+        if networks(address).zip(SHARES).any(is_full) {
+            return Err(Full::Address);
+        }
+        let count = |(network, share): (IpNet, usize)| {
+            let handshakes = || Arc::new(Semaphore::new(HANDSHAKES * share));
+            let network = known.entry(network).or_insert_with(|| Network { strangers: 0, handshakes: handshakes() });
+            network.strangers += 1;
+            network.handshakes.clone()
+        };
+        let handshakes = networks(address).zip(SHARES).map(count).collect();
+        drop(known);
+        Ok(Stranger { strangers: self, address, handshakes })
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<IpNet, Network>> {
+        self.networks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Drop for Stranger {
     fn drop(&mut self) {
-        let mut counts = self.strangers.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
+        let mut known = self.strangers.known();
+        for network in networks(self.address) {
+            if let Some(left) = known.get_mut(&network) {
+                left.strangers -= 1;
+                if left.strangers == 0 {
+                    known.remove(&network);
+                }
             }
         }
     }
@@ -136,13 +176,20 @@ impl Affordable {
     }
 }
 
-/// What one party can have as many of as it likes counts as one: an IPv6 /64 (RFC 6177).
-fn household(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-    }
+/// What an address is counted as, the smallest first: an IPv4 address; an IPv6 /64, which one subscriber has (RFC 6177),
+/// and /48, which one can have for the asking.
+pub fn networks(address: IpAddr) -> impl Iterator<Item = IpNet> {
+    let address = address.to_canonical();
+    let lengths: &[u8] = if address.is_ipv4() { &[32] } else { &[64, 48] };
+    lengths.iter().filter_map(move |length| IpNet::new(address, *length).ok()).map(|network| network.trunc())
 }
+
+/// How many times as many may come from each of these networks: in a /48 there may be several subscribers.
+const SHARES: [usize; 2] = [1, 4];
+
+/// How many handshakes there are at a time from the smallest of these networks. They are short, so that few are enough
+/// for many clients one after the other.
+const HANDSHAKES: usize = 8;
 
 /// The line to the client and the line to the server.
 const DESCRIPTORS_OF_A_SESSION: usize = 2;
@@ -152,6 +199,9 @@ const OTHER_DESCRIPTORS: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+    use tokio::task::unconstrained;
+
     use super::*;
 
     #[test]
@@ -185,17 +235,69 @@ mod tests {
         let three = admit("2001:db8::3").unwrap();
         assert_eq!(admit("192.0.2.1").err(), Some(Full::Sessions));
         drop((two, three));
-        assert_eq!(limits.strangers.counts.lock().unwrap().len(), 1);
+        assert_eq!(limits.strangers.known().len(), 2, "the /64 and the /48 of one");
         assert!(admit("::ffff:192.0.2.1").is_ok() && admit("192.0.2.1").is_ok());
     }
 
     #[test]
-    fn handshakes_are_counted_over_all_connections() {
+    fn who_has_a_48_does_not_have_all_places() {
+        let limits = Limits::new(1000, 2, 1);
+        let admit = |address: String| {
+            let mut permit = limits.admit().unwrap();
+            permit.stranger(address.parse().unwrap()).map(|()| permit)
+        };
+        let inside: Vec<_> = (0..20).filter_map(|subnet| admit(format!("2001:db8:0:{subnet}::1")).ok()).collect();
+        assert_eq!(inside.len(), 8);
+        assert!(admit("2001:db8:1::1".to_owned()).is_ok());
+        drop(inside);
+        assert!(limits.strangers.known().is_empty());
+    }
+
+    #[test]
+    fn a_network_is_what_one_party_has() {
+        for (address, expected) in [
+            ("192.0.2.7", "192.0.2.7/32"),
+            ("::ffff:192.0.2.7", "192.0.2.7/32"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64 2001:db8:1::/48"),
+        ] {
+            let networks: Vec<_> = networks(address.parse().unwrap()).map(|network| network.to_string()).collect();
+            assert_eq!(networks.join(" "), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn handshakes_are_counted_over_all_connections() {
         let limits = Limits::new(4, 2, 1);
         let (one, other) = (limits.admit().unwrap(), limits.admit().unwrap());
-        let handshake = one.handshake().unwrap();
-        assert_eq!(other.handshake().err(), Some(Full::Handshakes));
+        let handshake = one.handshake().await.unwrap();
+        assert_eq!(other.handshake().await.err(), Some(Full::Handshakes));
         drop(handshake);
-        assert!(other.handshake().is_ok());
+        assert!(other.handshake().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_lets_handshakes_lie_there_waits_for_them_alone() {
+        let limits = Limits::new(1000, 1000, 1000);
+        let admit = |address: String| {
+            let mut permit = limits.admit().unwrap();
+            permit.stranger(address.parse().unwrap()).unwrap();
+            permit
+        };
+        let begin = |address| {
+            let permit = admit(address);
+            let handshake = unconstrained(permit.handshake()).now_or_never()?.ok()?;
+            Some((permit, handshake))
+        };
+        for (whose, most) in
+            [("192.0.2.1", HANDSHAKES), ("2001:db8::1", HANDSHAKES), ("2001:db8:1:N::1", 4 * HANDSHAKES)]
+        {
+            let address = |number: usize| whose.replace('N', &number.to_string());
+            let begun: Vec<_> = (0..100).filter_map(|number| begin(address(number))).collect();
+            assert_eq!(begun.len(), most, "{whose}");
+            assert!(begin("192.0.2.2".to_owned()).is_some() && begin("2001:db8:2::1".to_owned()).is_some());
+            let (next, ()) =
+                tokio::join!(async { admit(address(200)).handshake().await.is_ok() }, async { drop(begun) });
+            assert!(next);
+        }
     }
 }

@@ -126,6 +126,12 @@ impl Terms {
 }
 
 impl Knock {
+    /// Waits until there is something to be read: what the client says, or that it has gone. Cancel-safe.
+    pub async fn speaks(&self) {
+        // Whatever is wrong with the line is found out by reading.
+        let _ = self.stream.peek(&mut [0]).await;
+    }
+
     /// Turns a connection away with a line for it to read, if it can take one at once.
     pub fn refuse(self, line: &[u8]) {
         // A client that cannot take a line now gets none.

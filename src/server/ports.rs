@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error, info, warn};
 
@@ -19,7 +19,7 @@ use crate::{
     gateway::{self, Gateway, Peer},
     net::{
         Endpoint,
-        limits::{Full, Limits, Permit},
+        limits::{Full, Handshake, Limits, Permit},
         listen::{Arrival, Knock, Listener, Terms},
         tls::Acceptor,
     },
@@ -189,14 +189,22 @@ async fn session<U: Upstream>(
             turn_away(&terms, knock, full);
             return None;
         }
-        let handshake = match terms.is_tls().then(|| permit.handshake()).transpose() {
-            Ok(handshake) => handshake,
-            Err(full) => {
-                turn_away(&terms, knock, full);
-                return None;
-            }
-        };
         let client = knock.client;
+        let handshake = if terms.is_tls() {
+            match timeout(TO_BEGIN, begin(&knock, &permit)).await {
+                Ok(Ok(handshake)) => Some(handshake),
+                Ok(Err(full)) => {
+                    turn_away(&terms, knock, full);
+                    return None;
+                }
+                Err(_) => {
+                    debug!(%client, "no session: no handshake was begun in time");
+                    return None;
+                }
+            }
+        } else {
+            None
+        };
         let failed = |error| debug!(%client, %error, "no session: the connection was not opened");
         let arrival = terms.open(knock).await.map_err(failed).ok();
         drop(handshake);
@@ -212,6 +220,12 @@ async fn session<U: Upstream>(
         let peer = Peer { address: peer, client, encrypted, permit: Some(permit) };
         gateway::serve(gateway, wire, peer, stop).await;
     }
+}
+
+/// The right to a handshake, once the client begins one: who says nothing takes none from those who do.
+async fn begin(knock: &Knock, permit: &Permit) -> Result<Handshake, Full> {
+    knock.speaks().await;
+    permit.handshake().await
 }
 
 fn turn_away(terms: &Terms, knock: Knock, full: Full) {
@@ -253,5 +267,8 @@ const SELDOM: Duration = Duration::from_secs(10);
 
 /// What a client reads when there is no room for it.
 const FULL: &[u8] = b"-ERR [SYS/TEMP] mail service temporarily unavailable, too many connections, try again later\r\n";
+
+/// How long a client may take until it begins a handshake, and then wait for its turn.
+const TO_BEGIN: Duration = Duration::from_secs(10);
 
 const RETRY: Duration = Duration::from_millis(100);

@@ -12,11 +12,12 @@ use tokio::time::Instant;
 
 use super::{
     fingerprint::{Fingerprint, Key},
-    ladder::{Climber, Ladder, delay, networks},
+    ladder::{Climber, Ladder, delay},
     turns::{Turn, Turns},
 };
 use crate::{
     mail::Credentials,
+    net::limits::networks,
     upstream::{Fault, Verdict},
 };
 
