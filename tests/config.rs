@@ -164,6 +164,35 @@ fn what_is_dangerous_or_surprising_is_listed() {
     assert_eq!(config.gateway.plaintext_from.len(), 2);
 }
 
+/// Where some of the clients that a port is for cannot log in, or may not be able to, that is said; where none can, nothing
+/// is started (see the wrong ones).
+#[test]
+fn ports_without_tls_that_are_not_for_everybody_are_listed() {
+    for (listen, plaintext_from, warned) in [
+        ("pop3://0.0.0.0:110", "127.0.0.0/8", true),
+        ("pop3://[::]:110", "127.0.0.1", true),
+        ("pop3://pop.example.com:110", "127.0.0.0/8,::1", true),
+        ("pop3://localhost:110", "::1", false),
+        ("pop3://127.0.0.2:110", "127.0.0.2", false),
+        ("pop3://127.0.0.1:110", "127.0.0.2", false),
+        ("pop3://[::1]:110", "::1", false),
+        ("pop3://0.0.0.0:110", "127.0.0.0/8,192.168.0.0/16", false),
+        ("pop3://[::]:110", "192.168.0.0/16", false),
+        ("pop3://192.168.0.1:110", "192.168.0.0/16", false),
+        ("pop3://[fd00::1]:110", "127.0.0.0/8,fd00::/8", false),
+    ] {
+        let mut command_line = upstream("imap://localhost");
+        command_line.listen.push(listen.into());
+        command_line.set.push(format!("login.plaintext_from={plaintext_from}"));
+        let warnings = load(&[], &[], &command_line).warnings;
+        let expected = format!(
+            "listen.url: from other machines nobody can log in at {listen}: there is no TLS, and login.plaintext_from has \
+             none of their networks"
+        );
+        assert_eq!(warnings, if warned { vec![expected] } else { Vec::new() }, "{listen} {plaintext_from}");
+    }
+}
+
 /// Peers are known by their addresses in IPv4, also where the port is one of IPv6.
 #[test]
 fn networks_of_ipv4_in_ipv6_are_networks_of_ipv4() {
