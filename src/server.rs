@@ -251,12 +251,13 @@ fn tell(config: &Config) {
 /// What there are descriptors for.
 fn affordable(config: &Config) -> Affordable {
     let affordable = Affordable::of(config.limits.sessions);
-    let Affordable { sessions, spare } = affordable;
-    if sessions < config.limits.sessions {
-        warn!(sessions, "limits.sessions is lowered to what the limit of open files (ulimit -n, LimitNOFILE=) allows");
-    }
-    if spare == 0 {
-        warn!("sessions may need all open files there can be: no line to a server stays open behind one (warm_ttl)");
+    if affordable.sessions < config.limits.sessions {
+        let Affordable { sessions, spare } = affordable;
+        warn!(
+            sessions,
+            kept_lines = spare,
+            "limits.sessions is lowered to what the limit of open files (ulimit -n, LimitNOFILE=) allows"
+        );
     }
     affordable
 }

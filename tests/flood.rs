@@ -176,7 +176,7 @@ fn users_who_have_gone_shut_nobody_out() {
     let users: Vec<_> = (0..DESCRIPTORS).map(|number| format!("user-{number}")).collect();
     let account = |user: &String| Account { user: user.clone(), ..Account::fixture() };
     let url = on_a_port(&Server::new(Manner::default(), users.iter().map(account).collect()));
-    for (sessions, stay) in [("10000", 0), ("4", 8)] {
+    for (sessions, stay) in [("10000", 2), ("4", 8)] {
         let limit = limits(&format!("sessions={sessions}"));
         let arguments = ["serve", "--listen", "pop3://127.0.0.1:0", "--upstream", &url, "--set", &limit];
         let popgate = Popgate::cramped(&prlimit, DESCRIPTORS, &arguments);

@@ -154,7 +154,7 @@ impl Drop for Stranger {
 pub struct Affordable {
     /// So many sessions at a time.
     pub sessions: usize,
-    /// So many other lines, even if there are all these sessions.
+    /// So many other lines, even if there are all these sessions. It is some where sessions are fewer than wanted, too.
     pub spare: usize,
 }
 
@@ -171,7 +171,8 @@ impl Affordable {
 
     fn with(descriptors: usize, wanted: usize) -> Self {
         let descriptors = descriptors.saturating_sub(OTHER_DESCRIPTORS);
-        let sessions = wanted.min(descriptors / DESCRIPTORS_OF_A_SESSION).max(1);
+        let most = (descriptors - descriptors / RESERVE) / DESCRIPTORS_OF_A_SESSION;
+        let sessions = wanted.min(most).max(1);
         Self { sessions, spare: descriptors.saturating_sub(sessions * DESCRIPTORS_OF_A_SESSION) }
     }
 }
@@ -194,6 +195,9 @@ const HANDSHAKES: usize = 8;
 /// The line to the client and the line to the server.
 const DESCRIPTORS_OF_A_SESSION: usize = 2;
 
+/// One descriptor in so many is for other lines at least: they spare servers and clients more than the last sessions would.
+const RESERVE: usize = 8;
+
 /// Ports, standard streams, the runtime's own, files that are read now and then, connections to be turned away.
 const OTHER_DESCRIPTORS: usize = 64;
 
@@ -207,9 +211,9 @@ mod tests {
     #[test]
     fn sessions_must_have_descriptors() {
         for (descriptors, sessions, spare) in [
-            (1024, 480, 0),
-            (20_064, 10_000, 0),
-            (20_065, 10_000, 1),
+            (1024, 420, 120),
+            (22_920, 9_999, 2_858),
+            (22_922, 10_000, 2_858),
             (32_768, 10_000, 12_704),
             (67, 1, 1),
             (64, 1, 0),
