@@ -82,7 +82,7 @@ fn serve(options: Options, hidden: io::Result<()>) -> Result<(), Failure> {
     runtime.shutdown_background();
     served.map_err(|error| match error {
         server::Error::Config(_) | server::Error::Port { .. } | server::Error::Tls(_) => Failure::Start(error.into()),
-        server::Error::Signals(_) => Failure::Run(error.into()),
+        server::Error::Signals(_) | server::Error::Panic => Failure::Run(error.into()),
     })
 }
 

@@ -5,7 +5,7 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     fmt::Display,
     future::pending,
-    io, panic,
+    io,
     sync::Arc,
     time::Duration,
 };
@@ -57,6 +57,9 @@ pub enum Error {
     /// The process cannot be told to stop.
     #[error("signals cannot be received: {0}")]
     Signals(io::Error),
+    /// A defect. Where it is has been logged when it happened.
+    #[error("the configuration could not be read: there was a panic")]
+    Panic,
 }
 
 /// Reads the configuration.
@@ -130,8 +133,7 @@ impl Daemon {
     }
 
     /// Reads the configuration and its files again. Connections that come from now on are served as it says, unless
-    /// anything is wrong with it: then nothing changes. There is nothing in between,
-    /// also if the future is dropped.
+    /// anything is wrong with it: then nothing changes. There is nothing in between, also if the future is dropped.
     async fn reload(&mut self, load: Arc<Load>) {
         let refused = |problem: &dyn Display| error!(%problem, "not reloaded: everything stays as it is");
         match self.succeed(load).await {
@@ -148,8 +150,7 @@ impl Daemon {
             let files = Files::read(&config, &memory)?;
             Ok::<_, Error>((config, files))
         });
-        let (config, Files { acceptor, routes }) =
-            read.await.unwrap_or_else(|panic| panic::resume_unwind(panic.into_panic()))?;
+        let (config, Files { acceptor, routes }) = read.await.unwrap_or(Err(Error::Panic))?;
         let ports = ports::open(&config.listeners, acceptor.as_ref(), &self.ports).await?;
         // Nothing can go wrong any more.
         tell(&config);
@@ -314,3 +315,26 @@ const WRITING: Duration = Duration::from_secs(2);
 
 /// How long an UPDATE may take that has begun.
 const UPDATE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::CommandLine;
+
+    /// It would end everybody's sessions, and an UPDATE in the middle.
+    #[tokio::test]
+    async fn a_panic_while_files_are_read_changes_nothing() {
+        let command_line = CommandLine {
+            listen: vec!["pop3://127.0.0.1:0".into()],
+            upstream: Some("imap://127.0.0.1".into()),
+            ..CommandLine::default()
+        };
+        let load = move || Config::load(&[], [], &command_line);
+        let mut daemon = Daemon::start(load().unwrap()).await.unwrap();
+        let before = daemon.config.clone();
+        let broken = daemon.succeed(Arc::new(|| panic!("this is the panic"))).await;
+        assert!(matches!(broken, Err(Error::Panic)), "{broken:?}");
+        assert_eq!(daemon.config, before);
+        daemon.succeed(Arc::new(load)).await.unwrap();
+    }
+}
