@@ -36,7 +36,7 @@ pub(super) async fn send<M: Mailbox>(
     sending: &Sending,
     wanted: Wanted,
 ) -> Result<Delivery, End> {
-    let certain = std::iter::once(wanted).chain(sending.certain(client.waiting()));
+    let certain = std::iter::once(wanted).chain(sending.certain(client.waiting()).take(AHEAD));
     mailbox.ahead(certain.map(piece), sending.likely().map(piece));
     if !mailbox.is_here(piece(wanted)) {
         // What the client is owed goes out before a wait.
@@ -217,6 +217,9 @@ impl<'a> Transfer<'a> {
 fn changed() -> Fault {
     Fault::new(Verdict::Passing, "the message was removed or changed while it was being sent")
 }
+
+/// So many of the commands that wait are looked at each time; hardly more can be on their way.
+const AHEAD: usize = 400;
 
 /// A TOP that wants so many lines wants everything: fetchmail asks for 99999999.
 const WHOLE_LINES: u64 = 10_000;

@@ -147,7 +147,7 @@ impl ImapMailbox {
         }
         debug!(%trouble, from = left.from, "a message is asked for from where it broke off");
         self.hang_up();
-        if self.reconnect().await.is_err() {
+        if Box::pin(self.reconnect()).await.is_err() {
             return Err(trouble);
         }
         let Some(conn) = &mut self.conn else { return Err(trouble) };

@@ -29,7 +29,8 @@ use crate::{
 pub struct ImapMailbox {
     pub(super) server: Arc<Server>,
     who: Arc<Credentials>,
-    pub(super) conn: Option<Conn>,
+    /// In a box, as it is much to be moved about, and to be held twice meanwhile.
+    pub(super) conn: Option<Box<Conn>>,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) ground: Ground,
     pub(super) reading: Reading,
@@ -62,7 +63,7 @@ impl ImapMailbox {
         Self {
             server,
             who,
-            conn: Some(conn),
+            conn: Some(Box::new(conn)),
             snapshot,
             ground,
             reading: Reading::Nothing,
@@ -88,7 +89,8 @@ impl ImapMailbox {
             };
             if !ready {
                 self.conn = None;
-                self.reconnect().await?;
+                // In a box, like all that is rare and large: each session has room for the largest of what it waits for.
+                Box::pin(self.reconnect()).await?;
             }
         }
         self.line_in_use()
@@ -158,7 +160,7 @@ impl ImapMailbox {
             Ok(()) => {
                 info!("the line was lost and has been replaced");
                 self.must_verify = true;
-                self.conn = Some(conn);
+                self.conn = Some(Box::new(conn));
             }
             Err(trouble @ (Trouble::Changed(_) | Trouble::Malformed(_))) => self.distrust(trouble.to_string()),
             Err(trouble) => return Err(trouble.into_fault(Phase::Use, trusted)),
@@ -237,7 +239,7 @@ impl Mailbox for ImapMailbox {
             };
             let resumed = match std::mem::replace(&mut self.reading, Reading::Nothing) {
                 Reading::Stream { uid, left: Some(left), .. } if trouble.is_lost_line() => {
-                    self.resume(uid, left, trouble).await
+                    Box::pin(self.resume(uid, left, trouble)).await
                 }
                 _ => Err(trouble),
             };
@@ -267,13 +269,13 @@ impl Mailbox for ImapMailbox {
 
     async fn mark_seen(&mut self, uids: &[Uid]) -> Result<(), Fault> {
         match self.ground.seen && !uids.is_empty() {
-            true => settle::mark_seen(self, uids).await,
+            true => Box::pin(settle::mark_seen(self, uids)).await,
             false => Ok(()),
         }
     }
 
     fn settle(&mut self, changes: &Changes) -> impl Future<Output = Settled> + Send {
-        settle::settle(self, changes)
+        Box::pin(settle::settle(self, changes))
     }
 
     async fn leave(mut self) {
@@ -296,7 +298,7 @@ impl Renew for ImapMailbox {
             && is_idle
             && is_able
             && self.ground.uid_validity.is_some()
-            && self.conn.as_mut().is_some_and(Conn::lay_down)
+            && self.conn.as_mut().is_some_and(|conn| conn.lay_down())
     }
 
     async fn renew(&mut self, who: &Arc<Credentials>) -> Result<Arc<Snapshot>, Fault> {
