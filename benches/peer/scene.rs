@@ -146,6 +146,8 @@ pub(crate) fn mailboxes(choice: &Choice) -> Vec<(&'static str, Size)> {
         ("large", choice.size(5, 50_000_000)),
         ("many", choice.size(2000, 20_000)),
         ("few", choice.size(200, 20_000)),
+        ("some", choice.size(60, 160_000)),
+        ("several", choice.size(20, 640_000)),
         ("huge", choice.size(100_000, 300)),
     ];
     let needed = |user: &str| ROWS.iter().any(|row| row.mailbox == user && choice.wants(row));

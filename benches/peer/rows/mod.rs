@@ -33,6 +33,8 @@ pub(crate) const ROWS: &[Row] = &[
     row("growth", "large", memory::growth),
     row("many", "many", retr::many),
     row("few-far", "few", retr::far),
+    Row { long: true, ..row("some", "some", retr::some) },
+    Row { long: true, ..row("several", "several", retr::several) },
     Row { cold: true, ..row("poll-near", "few", poll::near) },
     Row { cold: true, ..row("poll-far", "few", poll::far) },
     Row { cold: true, ..row("huge-near", "huge", poll::huge_near) },

@@ -79,6 +79,24 @@ pub(crate) fn far(round: &Round<'_>, sheet: &mut Sheet) {
     }
 }
 
+/// Messages that are neither small nor large.
+pub(crate) fn some(round: &Round<'_>, sheet: &mut Sheet) {
+    near_and_far(round, sheet, "some", ["some/near", "some/far"]);
+}
+
+/// Larger ones, but less than what may be fetched ahead.
+pub(crate) fn several(round: &Round<'_>, sheet: &mut Sheet) {
+    near_and_far(round, sheet, "several", ["several/near", "several/far"]);
+}
+
+fn near_and_far(round: &Round<'_>, sheet: &mut Sheet, user: &str, rates: [&'static str; 2]) {
+    let mailbox = round.scene.mailbox(user);
+    for (place, rate) in [round.target.near, round.target.far].into_iter().zip(rates) {
+        let Session { seconds, .. } = session(round, place, mailbox, 1);
+        round.note(sheet, rate, mailbox.size.messages as f64 / seconds);
+    }
+}
+
 /// How long it took; all in seconds.
 struct Session {
     /// The fetching alone.
