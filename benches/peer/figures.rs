@@ -25,7 +25,7 @@ pub(crate) enum Goal {
 
 /// popgate as it is configured where nothing is said.
 pub(crate) const POPGATE: &str = "popgate";
-/// popgate that keeps nothing from session to session.
+/// popgate that logs in upstream for each session; what it knows of a mailbox it remembers, as the peer does.
 pub(crate) const COLD: &str = "popgate cold";
 
 const fn figure(key: &'static str, what: &'static str, unit: &'static str, goal: Goal) -> Figure {

@@ -19,13 +19,6 @@ use crate::{
     support::serve::Popgate,
 };
 
-/// It names every key that there is.
-const MANUAL: &str = include_str!("../../config/popgate.toml");
-
-/// Keys that let something be kept from session to session, as the manual has them, and how each is switched off.
-const REMEMBERED: [(&str, &str); 2] =
-    [("\nlistings = ", "cache.listings=false"), ("\nwarm_ttl = ", "upstream.warm_ttl=0s")];
-
 /// What is measured against what.
 pub(crate) struct Target {
     pub(crate) name: &'static str,
@@ -82,16 +75,11 @@ impl Scene {
         let place = |gate: &Popgate| Place { port: gate.port, gateway: Some(gate.id()) };
         let gates = ports.map(|port| Popgate::serve(&format!("imap://127.0.0.1:{port}"), &[]));
         target(POPGATE, [place(&gates[0]), place(&gates[1])], &line);
-        let mut gates = Vec::from(gates);
-        let off: Vec<_> =
-            REMEMBERED.iter().filter(|(key, _)| MANUAL.contains(key)).flat_map(|(_, off)| ["--set", off]).collect();
-        if !off.is_empty() {
-            let cold = ports.map(|port| Popgate::serve(&format!("imap://127.0.0.1:{port}"), &off));
-            target(COLD, [place(&cold[0]), place(&cold[1])], &line);
-            gates.extend(cold);
-        }
+        let off = ["--set", "upstream.warm_ttl=0s"];
+        let cold = ports.map(|port| Popgate::serve(&format!("imap://127.0.0.1:{port}"), &off));
+        target(COLD, [place(&cold[0]), place(&cold[1])], &line);
 
-        let running = (Vec::from(peers), gates);
+        let running = (Vec::from(peers), gates.into_iter().chain(cold).collect());
         Self { targets, mailboxes: BTreeMap::new(), upstream, strangers: AtomicU32::new(0), _running: running }
     }
 
