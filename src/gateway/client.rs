@@ -70,18 +70,9 @@ impl Client {
             Some(input) => input,
             None => {
                 self.flush().await?;
-                let (soon, late) = (self.until(SOON), self.until(patience));
-                let heard = async {
-                    if let Ok(heard) = timeout_at(soon, self.hear_line(expects)).await {
-                        return heard;
-                    }
-                    // Ten thousand clients that think do not keep what a message needed.
-                    self.out.shrink_to(THINKING);
-                    timeout_at(late, self.hear_line(expects)).await.map_err(|_| End::Idle)?
-                };
                 tokio::select! {
                     biased;
-                    heard = heard => heard?,
+                    heard = self.hear_patiently(expects, patience) => heard?,
                     () = shutdown.cancelled() => return Err(End::Shutdown),
                 }
             }
@@ -213,6 +204,17 @@ impl Client {
         let mut unread = Zeroizing::new([0; 512]);
         while !self.ended && self.wire.read(&mut *unread).await? > 0 {}
         Ok(())
+    }
+
+    /// A line that is complete within `patience`.
+    async fn hear_patiently(&mut self, expects: Expects, patience: Duration) -> Result<Input, End> {
+        let (soon, late) = (self.until(SOON), self.until(patience));
+        if let Ok(heard) = timeout_at(soon, self.hear_line(expects)).await {
+            return heard;
+        }
+        // Ten thousand clients that think do not keep what a message needed.
+        self.out.shrink_to(THINKING);
+        timeout_at(late, self.hear_line(expects)).await.unwrap_or(Err(End::Idle))
     }
 
     async fn hear_line(&mut self, expects: Expects) -> Result<Input, End> {
