@@ -1,5 +1,5 @@
 //! One session from the greeting to the end (RFC 1939 §3): reads a line, steps, has done what the step asks for, writes.
-//! Only QUIT in the TRANSACTION state leads to `update`, the one place where changes are made.
+//! Only QUIT in the TRANSACTION state leads to `settle`, the one place where changes are made.
 
 use std::{
     pin::pin,
@@ -14,6 +14,7 @@ use super::{
     Gateway, Peer, Seen,
     authorize::{Open, Refused},
     client::{Client, Mark},
+    guard::Place,
     refuse,
     send::{Delivery, send},
     summary::{End, Summary},
@@ -61,10 +62,10 @@ pub(super) struct Session<'a, U> {
     unsent: Vec<(Mark, Uid)>,
 }
 
-/// A session that ends without UPDATE.
+/// How a session ended.
 struct Over {
     end: End,
-    /// Messages that may be flagged `\Seen` nevertheless.
+    /// Messages that may still be flagged `\Seen`.
     retrieved: Vec<Uid>,
 }
 
@@ -84,24 +85,15 @@ impl<U: Upstream> Session<'_, U> {
     /// TRANSACTION, and UPDATE if it comes to that.
     async fn converse(&mut self, open: Open<U::Mailbox>) -> End {
         let Open { seen, mut mailbox, snapshot, place, transaction } = open;
-        let mut update = None;
+        let mut unfinished = None;
         let Over { end, mut retrieved } = match self.transact(&mut mailbox, seen, transaction).await {
             Ok((leaving, changes)) => {
                 // To the end of the reply: a client that never reads it does not know what is gone.
-                update = Some(self.gateway.lasting.updates.token());
+                unfinished = Some(self.gateway.lasting.updates.token());
                 for uid in &changes.delete {
                     self.summary.dele.add(snapshot.find(*uid).map_or(0, |message| message.octets));
                 }
-                let reply = Box::pin(self.update(&mut mailbox, &leaving, &changes)).await;
-                // Before the reply: a client may come back as soon as it has read it.
-                drop(place);
-                match reply {
-                    Ok(reply) => {
-                        let end = self.client.say(&reply).await.err().unwrap_or(End::Quit);
-                        Over { end, retrieved: Vec::new() }
-                    }
-                    Err(end) => Over { end, retrieved: changes.seen },
-                }
+                Box::pin(self.settle_and_answer(&mut mailbox, place, &leaving, changes)).await
             }
             Err(over) => {
                 drop(place);
@@ -118,7 +110,7 @@ impl<U: Upstream> Session<'_, U> {
             mailbox.leave().await;
         };
         Box::pin(async { tokio::join!(self.client.part(end), aftermath) }).await;
-        drop(update);
+        drop(unfinished);
         end
     }
 
@@ -168,9 +160,30 @@ impl<U: Upstream> Session<'_, U> {
         }
     }
 
-    /// The UPDATE state: makes the changes and says what to answer. Whether the client is still there does not matter any
-    /// more once it has been handed everything it was owed before.
-    async fn update(&mut self, mailbox: &mut U::Mailbox, leaving: &Leaving, changes: &Changes) -> Result<Reply, End> {
+    /// The UPDATE state, to its end.
+    async fn settle_and_answer(
+        &mut self,
+        mailbox: &mut U::Mailbox,
+        place: Option<Place>,
+        leaving: &Leaving,
+        changes: Changes,
+    ) -> Over {
+        let reply = self.settle(mailbox, leaving, &changes).await;
+        // Before the reply: a client may come back as soon as it has read it.
+        drop(place);
+        match reply {
+            Ok(reply) => {
+                let end = self.client.say(&reply).await.err().unwrap_or(End::Quit);
+                Over { end, retrieved: Vec::new() }
+            }
+            // Before anything was changed.
+            Err(end) => Over { end, retrieved: changes.seen },
+        }
+    }
+
+    /// Makes the changes and says what to answer. Whether the client is still there does not matter any more once it has
+    /// been handed everything it was owed before.
+    async fn settle(&mut self, mailbox: &mut U::Mailbox, leaving: &Leaving, changes: &Changes) -> Result<Reply, End> {
         self.summary.left = changes.delete.len();
         // A client that sent RETR, DELE and QUIT at once and died has nothing yet.
         self.client.flush().await?;
