@@ -14,7 +14,7 @@ use tracing::debug;
 
 use super::{
     Gateway, Lock, Route, Seen,
-    guard::{Place, Turn},
+    guard::{Guesses, Place, Try, Turn},
     refuse,
     serve::Session,
     summary::{End, loggable},
@@ -42,7 +42,7 @@ pub(super) struct Open<M> {
 pub(super) struct Refused {
     /// When it was its turn.
     at: Instant,
-    /// How long the answer has to take, if the credentials were wrong.
+    /// How long the answer has to take, if the credentials were wrong or had no turn.
     delay: Duration,
     /// Until it is given, somebody else at the same address may have to wait.
     _turn: Option<Turn>,
@@ -91,12 +91,14 @@ impl<U: Upstream> Session<'_, U> {
     /// Sends a reply before log-in. Who guesses passwords has to wait for it.
     async fn answer(&mut self, reply: &Reply) -> Result<(), End> {
         let refused = self.refused.take();
-        if reply.code() == Some(Code::Auth) {
+        let wait = match (&refused, reply.code()) {
+            (Some(refused), Some(Code::Auth | Code::SysTemp)) => Some((refused.at, refused.delay)),
+            (None, Some(Code::Auth)) => Some((Instant::now(), self.gateway.settings.failure_delay)),
+            // A challenge, say: the refusal comes next.
+            _ => None,
+        };
+        if let Some((tried, delay)) = wait.filter(|(_, delay)| !delay.is_zero()) {
             self.client.flush().await?;
-            let (tried, delay) = match &refused {
-                Some(refused) => (refused.at, refused.delay),
-                None => (Instant::now(), self.gateway.settings.failure_delay),
-            };
             let chance = RandomState::new().hash_one(self.id) % 256;
             // Counted from the question and never sooner, up to a quarter later: what was checked where, or whether it
             // was checked at all, cannot be told from the time it takes. Dovecot takes two seconds for itself.
@@ -153,9 +155,14 @@ impl<U: Upstream> Session<'_, U> {
         let turn = guesses.turn(&tried).await;
         // A wait for the turn does not count: the turn would be over before the next ones had waited.
         let at = Instant::now();
+        let failure_delay = self.gateway.settings.failure_delay;
+        let mut delay = Duration::ZERO;
         let (turn, granted) = match turn {
-            Ok(turn) => (turn, grant(self.gateway, credentials, self.peer.client.ip()).await),
-            Err(fault) => (None, Err(fault)),
+            Ok(turn) => (turn, grant(self.gateway, credentials, self.peer.client.ip(), &tried).await),
+            Err(fault) => {
+                delay = Guesses::delay_without_turn(failure_delay);
+                (None, Err(fault))
+            }
         };
         let refusal = match granted {
             Ok(Granted { route, mailbox, snapshot, place }) => {
@@ -172,11 +179,9 @@ impl<U: Upstream> Session<'_, U> {
             }
             Err(fault) => {
                 refuse::log_login(&fault, &user, self.peer.client.ip());
-                let denied = fault.verdict == Verdict::Denied;
-                let delay = match denied {
-                    true => guesses.failed(&tried, self.gateway.settings.failure_delay, Instant::now()),
-                    false => Duration::ZERO,
-                };
+                if fault.verdict == Verdict::Denied {
+                    delay = guesses.failed(&tried, failure_delay, Instant::now());
+                }
                 self.refused = Some(Refused { at, delay, _turn: turn });
                 let reply = refuse::login(&fault);
                 match fault.challenge.filter(|_| explainable) {
@@ -201,11 +206,12 @@ struct Granted<'a, U: Upstream> {
 /// Chooses the upstream, and unless it has just refused the same opens the mailbox. That a user has as many sessions as may
 /// be is told to those only who have shown that the maildrop is theirs: by what let them into one of these sessions, which
 /// costs the upstream nothing, or else by logging in there.
-async fn grant<U: Upstream>(
-    gateway: &Gateway<U>,
+async fn grant<'a, U: Upstream>(
+    gateway: &'a Gateway<U>,
     mut who: Credentials,
     client: IpAddr,
-) -> Result<Granted<'_, U>, Fault> {
+    tried: &Try,
+) -> Result<Granted<'a, U>, Fault> {
     let Some((route, name)) = gateway.routes.choose(&who.user) else {
         // Which domains are served here is nobody's business.
         return Err(Fault::new(Verdict::Denied, "no upstream serves the domain of this user"));
@@ -224,7 +230,7 @@ async fn grant<U: Upstream>(
     {
         return Err(fault());
     }
-    let turn = gateway.lasting.guesses.turn_at(upstream, &who.user).await?;
+    let turn = gateway.lasting.guesses.turn_at(upstream, &who.user, tried).await?;
     let opened = route.upstream.open(&who).await;
     drop(turn);
     gateway.denials.learn(upstream, &who, &opened, Instant::now());

@@ -5,9 +5,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::sleep};
 
 use super::{Fault, Upstream, Verdict, Window};
 use crate::mail::{Credentials, Deletion, Message, Proof, Snapshot, Uid, UidValidity};
@@ -23,6 +24,8 @@ pub struct Memory {
     /// How many octets of a body come at once.
     chunk: usize,
     parts: Parts,
+    /// How long it takes to refuse credentials.
+    refusing: Duration,
 }
 
 /// What comes of asking for part of a message.
@@ -148,13 +151,19 @@ impl Memory {
     /// A server without mailboxes that sends bodies in pieces of `chunk` octets, at least one.
     pub fn new(chunk: usize) -> Self {
         let shared = Shared { state: Mutex::default(), lines: Notify::new() };
-        Self { shared: Arc::new(shared), chunk: chunk.max(1), parts: Parts::Exact }
+        Self { shared: Arc::new(shared), chunk: chunk.max(1), parts: Parts::Exact, refusing: Duration::ZERO }
     }
 
     /// The same server with a way of its own to send parts.
     #[must_use]
     pub fn sending(self, parts: Parts) -> Self {
         Self { parts, ..self }
+    }
+
+    /// The same server, if it is slow to refuse credentials, as many servers are on purpose.
+    #[must_use]
+    pub fn refusing_after(self, refusing: Duration) -> Self {
+        Self { refusing, ..self }
     }
 
     /// Adds a user with a mailbox.
@@ -187,6 +196,15 @@ impl Memory {
         self.state().deeds.clone()
     }
 
+    fn lets_in(&self, who: &Credentials) -> bool {
+        let mut state = self.state();
+        state.deeds.push(Deed::Open(who.user.clone()));
+        state.accounts.get(&who.user).is_some_and(|account| match &who.proof {
+            Proof::Password(password) => *password.expose() == account.password,
+            Proof::Token { token, .. } => token.expose().as_bytes() == account.password,
+        })
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // A test that panicked elsewhere has left nothing half done in here.
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -211,13 +229,14 @@ impl Upstream for Memory {
     type Mailbox = Opened;
 
     async fn open(&self, who: &Arc<Credentials>) -> Result<(Opened, Arc<Snapshot>), Fault> {
+        if !self.lets_in(who) {
+            if !self.refusing.is_zero() {
+                sleep(self.refusing).await;
+            }
+            return Err(Fault::new(Verdict::Denied, "no such user and password"));
+        }
         let mut state = self.state();
-        state.deeds.push(Deed::Open(who.user.clone()));
-        let right = state.accounts.get(&who.user).filter(|account| match &who.proof {
-            Proof::Password(password) => *password.expose() == account.password,
-            Proof::Token { token, .. } => token.expose().as_bytes() == account.password,
-        });
-        let Some(account) = right else { return Err(Fault::new(Verdict::Denied, "no such user and password")) };
+        let Some(account) = state.accounts.get(&who.user) else { return Err(Fault::new(Verdict::Passing, "gone")) };
         let snapshot = Arc::new(account.maildrop.listing());
         if let Some(Trouble::Open(fault)) = state.take(|trouble| matches!(trouble, Trouble::Open(_))) {
             return Err(fault);

@@ -1,5 +1,7 @@
-//! Slows down guessing, from one address or at one user, one after the other or all at once. Nobody is ever locked out:
-//! who knows the password waits for a turn at most.
+//! Slows down guessing, from one address or at one user, one after the other or all at once. Who has come in lately does not
+//! notice: the same credentials from the same address wait for nobody. Others who know the password may have to wait for a
+//! turn, behind those who guess from the same address, or at the same user from addresses that have not failed yet; who
+//! has none in time is told to come again.
 
 use std::{
     net::IpAddr,
@@ -13,6 +15,7 @@ use tokio::time::Instant;
 use super::{
     fingerprint::{Fingerprint, Key},
     ladder::{Climber, Ladder, delay},
+    regulars::Regulars,
     turns::{Turn, Turns},
 };
 use crate::{
@@ -25,8 +28,10 @@ use crate::{
 pub(in crate::gateway) struct Guesses {
     key: Key,
     ladder: Mutex<Ladder>,
+    regulars: Mutex<Regulars>,
     from: Turns<IpNet>,
-    at: Turns<(String, String)>,
+    /// By server and user, and whether something has failed lately where the client is.
+    at: Turns<(String, String, bool)>,
 }
 
 /// Credentials that somebody tries.
@@ -35,6 +40,8 @@ pub(in crate::gateway) struct Try {
     networks: Vec<IpNet>,
     user: Fingerprint,
     all: Fingerprint,
+    /// The same with the network.
+    here: Fingerprint,
 }
 
 impl Default for Guesses {
@@ -42,6 +49,7 @@ impl Default for Guesses {
         Self {
             key: Key::new(),
             ladder: Mutex::default(),
+            regulars: Mutex::new(Regulars::new(Instant::now())),
             from: Turns::new(FROM_ONE_ADDRESS),
             at: Turns::new(AT_ONE_USER),
         }
@@ -51,34 +59,55 @@ impl Default for Guesses {
 impl Guesses {
     /// What is tried, from where. Servers may take large letters for small ones.
     pub(in crate::gateway) fn of(&self, address: IpAddr, who: &Credentials) -> Try {
+        let networks: Vec<_> = networks(address).collect();
+        let network = networks.first().map(ToString::to_string).unwrap_or_default();
         let user = who.user.to_ascii_lowercase();
+        let fingerprint = |texts: &[&[u8]]| self.key.fingerprint(texts);
         Try {
-            networks: networks(address).collect(),
-            user: self.key.fingerprint(&[user.as_bytes()]),
-            all: self.key.fingerprint(&[user.as_bytes(), who.proof.expose()]),
+            networks,
+            user: fingerprint(&[user.as_bytes()]),
+            all: fingerprint(&[user.as_bytes(), who.proof.expose()]),
+            here: fingerprint(&[network.as_bytes(), user.as_bytes(), who.proof.expose()]),
         }
     }
 
-    /// Waits until this may be tried. An address from which nothing has failed lately needs no turn: behind it may be a
+    /// Waits until this may be tried. The same that came in lately may be at once. An address from which nothing has failed lately needs no turn: behind it may be a
     /// whole office, and `limits.sessions_per_address` bounds what it can try at once. The turn lasts until the answer
     /// has been given.
     pub(in crate::gateway) async fn turn(&self, tried: &Try) -> Result<Option<Turn>, Fault> {
         let Some(network) = tried.networks.first().copied() else { return Ok(None) };
-        if !self.ladder().is_on(Climber::Network(network), Instant::now()) {
+        if !self.has_failed(network) || self.is_regular(tried) {
             return Ok(None);
         }
         let turn = self.from.take(network).await;
         turn.map(Some).ok_or_else(|| Fault::new(Verdict::Passing, "too many log-ins from this address have failed"))
     }
 
-    /// Waits until the server may be asked about this user, for as long as it is asked.
-    pub(in crate::gateway) async fn turn_at(&self, upstream: &str, user: &str) -> Result<Turn, Fault> {
-        let turn = self.at.take((upstream.to_owned(), user.to_owned())).await;
-        turn.ok_or_else(|| Fault::new(Verdict::Passing, "too many log-ins of this user are going on"))
+    /// Waits until the server may be asked about this user, which may be done by a few at a time until the mailbox is open,
+    /// and by as many again from where something has failed lately. The same that came in lately may be asked about at once.
+    pub(in crate::gateway) async fn turn_at(
+        &self,
+        upstream: &str,
+        user: &str,
+        tried: &Try,
+    ) -> Result<Option<Turn>, Fault> {
+        if self.is_regular(tried) {
+            return Ok(None);
+        }
+        let has_failed = tried.networks.first().is_some_and(|network| self.has_failed(*network));
+        let turn = self.at.take((upstream.to_owned(), user.to_owned(), has_failed)).await;
+        turn.map(Some).ok_or_else(|| Fault::new(Verdict::Passing, "too many log-ins of this user are going on"))
+    }
+
+    /// How long the answer takes to whoever has had no turn at his address: as long as to those who had one and failed, so
+    /// that nobody finds out the sooner what is right by trying more at once.
+    pub(in crate::gateway) fn delay_without_turn(first_delay: Duration) -> Duration {
+        delay(first_delay, u32::MAX)
     }
 
     /// It was wrong. Says how long the answer must take; to the first failure it takes `first_delay`.
     pub(in crate::gateway) fn failed(&self, tried: &Try, first_delay: Duration, now: Instant) -> Duration {
+        self.regulars().forget(tried.here);
         let networks = tried.networks.iter().copied().map(Climber::Network);
         let mut ladder = self.ladder();
         let failures = networks.chain([Climber::User(tried.user)]).map(|climber| ladder.climb(climber, tried.all, now));
@@ -87,9 +116,23 @@ impl Guesses {
 
     /// It was right, so that this is an address of users. It says nothing about who else tries this user's passwords.
     pub(in crate::gateway) fn succeeded(&self, tried: &Try) {
+        self.regulars().welcome(tried.here, Instant::now());
         if let Some(network) = tried.networks.first() {
             self.ladder().leave(Climber::Network(*network));
         }
+    }
+
+    fn has_failed(&self, network: IpNet) -> bool {
+        self.ladder().is_on(Climber::Network(network), Instant::now())
+    }
+
+    fn is_regular(&self, tried: &Try) -> bool {
+        self.regulars().knows(tried.here, Instant::now())
+    }
+
+    fn regulars(&self) -> MutexGuard<'_, Regulars> {
+        // Whatever is half done in there costs somebody a wait.
+        self.regulars.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ladder(&self) -> MutexGuard<'_, Ladder> {

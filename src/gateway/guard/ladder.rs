@@ -1,6 +1,6 @@
 //! How long the answer to wrong credentials takes: longer with each that is new, up to a quarter of a minute (Dovecot's
 //! steps), and as before once it has been quiet. It counts for the network of the client and for the user who was named.
-//! Answers to right credentials take no time at all, whatever others have tried.
+//! Answers to right credentials do not take it.
 
 use std::{collections::HashMap, time::Duration};
 

@@ -6,9 +6,10 @@ mod fingerprint;
 mod guesses;
 mod ladder;
 mod places;
+mod regulars;
 mod turns;
 
 pub(super) use denials::Denials;
-pub(super) use guesses::Guesses;
+pub(super) use guesses::{Guesses, Try};
 pub(super) use places::{Place, Places};
 pub(super) use turns::Turn;
