@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use super::{
-    Gateway, Lock, Route, Seen,
+    Gateway, Lock, Maildrops, Route, Seen,
     guard::{Guesses, Place, Try, Turn},
     refuse,
     serve::Session,
@@ -224,11 +224,11 @@ async fn grant<'a, U: Upstream>(
         return Err(fault);
     }
     let places = &gateway.lasting.places;
-    let limit = limit(route.maildrops.lock, gateway.settings.sessions_per_user);
-    if let Some((most, fault)) = &limit
-        && places.are_taken(upstream, &who, *most)
+    let limit = Limit::of(&route.maildrops, gateway.settings.sessions_per_user);
+    if let Some(limit) = &limit
+        && places.are_taken(&limit.at, &who, limit.most)
     {
-        return Err(fault());
+        return Err(limit.reached());
     }
     let turn = gateway.lasting.guesses.turn_at(upstream, &who.user, tried).await?;
     let opened = route.upstream.open(&who).await;
@@ -237,23 +237,49 @@ async fn grant<'a, U: Upstream>(
     let (mailbox, snapshot) = opened?;
     let place = match limit {
         None => None,
-        Some((most, fault)) => match places.take(upstream, &who, most) {
+        Some(limit) => match places.take(&limit.at, &who, limit.most) {
             Some(place) => Some(place),
             None => {
                 mailbox.leave().await;
-                return Err(fault());
+                return Err(limit.reached());
             }
         },
     };
     Ok(Granted { route, mailbox, snapshot, place })
 }
 
-/// How many sessions a user may have, and what one too many comes to.
-fn limit(lock: Lock, sessions_per_user: usize) -> Option<(usize, fn() -> Fault)> {
-    match (lock, sessions_per_user) {
-        (Lock::Gateway, _) => Some((1, || Fault::new(Verdict::Busy, "the user has another session"))),
-        (Lock::None, 0) => None,
-        (Lock::None, most) => Some((most, || Fault::new(Verdict::Passing, "limits.sessions_per_user is reached"))),
+/// How many sessions a user may have.
+struct Limit {
+    most: usize,
+    /// Of which server, or of which mailbox there.
+    at: String,
+    verdict: Verdict,
+    cause: &'static str,
+}
+
+impl Limit {
+    /// A lock is one of a mailbox; servers count what a user has on all of them.
+    fn of(maildrops: &Maildrops, sessions_per_user: usize) -> Option<Self> {
+        let Maildrops { upstream, mailbox, lock, .. } = maildrops;
+        match (lock, sessions_per_user) {
+            (Lock::Gateway, _) => Some(Self {
+                most: 1,
+                at: format!("{upstream} {mailbox}"),
+                verdict: Verdict::Busy,
+                cause: "the user has another session",
+            }),
+            (Lock::None, 0) => None,
+            (Lock::None, most) => Some(Self {
+                most,
+                at: upstream.clone(),
+                verdict: Verdict::Passing,
+                cause: "limits.sessions_per_user is reached",
+            }),
+        }
+    }
+
+    fn reached(&self) -> Fault {
+        Fault::new(self.verdict, self.cause)
     }
 }
 

@@ -13,8 +13,10 @@ pub struct Domain(String);
 /// What holds for the maildrops of one upstream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Maildrops {
-    /// What the log calls the upstream.
+    /// Which server it is; the log calls it so.
     pub upstream: String,
+    /// Which mailbox of a user there.
+    pub mailbox: String,
     /// The upstream knows its users without their domain.
     pub strip_domain: bool,
     /// The upstream is told where its clients are.
@@ -110,6 +112,7 @@ mod tests {
     fn route(upstream: &'static str, strip_domain: bool) -> Route<&'static str> {
         let maildrops = Maildrops {
             upstream: upstream.to_owned(),
+            mailbox: "INBOX".to_owned(),
             strip_domain,
             send_client_address: false,
             unique_ids: "dovecot".parse().unwrap(),

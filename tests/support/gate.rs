@@ -77,6 +77,7 @@ pub(crate) fn upstream() -> imap::Settings {
 pub(crate) fn maildrops() -> Maildrops {
     Maildrops {
         upstream: "localhost:143".into(),
+        mailbox: "INBOX".into(),
         strip_domain: false,
         send_client_address: false,
         unique_ids: "dovecot".parse().unwrap(),

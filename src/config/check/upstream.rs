@@ -128,19 +128,19 @@ impl Check<'_> {
         }
         let ((security, endpoint), mailbox) = (server?, mailbox?);
         let Maildrop { unique_ids, on_delete, seen, deleted, lock } = maildrop?;
-        let upstream = endpoint.to_string();
         Some(Upstream {
-            server: imap::Settings { security, endpoint, mailbox, on_delete, deleted, read_ahead: raw.read_ahead },
             ca,
             warm: warm::Settings { ttl: ttl?, auth_ttl: auth_ttl? },
             maildrops: Maildrops {
-                upstream,
+                upstream: endpoint.to_string(),
+                mailbox: mailbox.clone(),
                 strip_domain: raw.strip_domain,
                 send_client_address: raw.send_client_address,
                 unique_ids,
                 seen,
                 lock,
             },
+            server: imap::Settings { security, endpoint, mailbox, on_delete, deleted, read_ahead: raw.read_ahead },
         })
     }
 

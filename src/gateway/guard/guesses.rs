@@ -95,7 +95,7 @@ impl Guesses {
             return Ok(None);
         }
         let has_failed = tried.networks.first().is_some_and(|network| self.has_failed(*network));
-        let turn = self.at.take((upstream.to_owned(), user.to_owned(), has_failed)).await;
+        let turn = self.at.take((upstream.to_owned(), user.to_ascii_lowercase(), has_failed)).await;
         turn.map(Some).ok_or_else(|| Fault::new(Verdict::Passing, "too many log-ins of this user are going on"))
     }
 

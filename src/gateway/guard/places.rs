@@ -9,7 +9,7 @@ use std::{
 use super::fingerprint::{Fingerprint, Key};
 use crate::mail::Credentials;
 
-/// Who has sessions: users by upstream.
+/// Who has sessions: users by where they have them. Servers may take large letters for small ones, and then it is one user.
 #[derive(Clone)]
 pub(in crate::gateway) struct Places(Arc<Taken>);
 
@@ -38,14 +38,14 @@ impl Places {
     /// Whether the user has `most` sessions, and has been let into one of them with these very credentials, so that the
     /// server need not be asked whether they are right. Whoever has other ones has to show first that the maildrop is
     /// theirs.
-    pub(in crate::gateway) fn are_taken(&self, upstream: &str, who: &Credentials, most: usize) -> bool {
-        let (user, proof) = self.identify(upstream, who);
+    pub(in crate::gateway) fn are_taken(&self, at: &str, who: &Credentials, most: usize) -> bool {
+        let (user, proof) = self.identify(at, who);
         self.with(|by_user| by_user.get(&user).is_some_and(|proofs| proofs.len() >= most && proofs.contains(&proof)))
     }
 
     /// Takes a place for a user who has been let in, unless there are `most` sessions already.
-    pub(in crate::gateway) fn take(&self, upstream: &str, who: &Credentials, most: usize) -> Option<Place> {
-        let (user, proof) = self.identify(upstream, who);
+    pub(in crate::gateway) fn take(&self, at: &str, who: &Credentials, most: usize) -> Option<Place> {
+        let (user, proof) = self.identify(at, who);
         let taken = self.with(|by_user| {
             let proofs = by_user.entry(user.clone()).or_default();
             let free = proofs.len() < most;
@@ -57,8 +57,8 @@ impl Places {
         taken.then(|| Place { places: self.clone(), user, proof })
     }
 
-    fn identify(&self, upstream: &str, who: &Credentials) -> (User, Fingerprint) {
-        ((upstream.to_owned(), who.user.clone()), self.0.key.fingerprint(&[who.proof.expose()]))
+    fn identify(&self, at: &str, who: &Credentials) -> (User, Fingerprint) {
+        ((at.to_owned(), who.user.to_ascii_lowercase()), self.0.key.fingerprint(&[who.proof.expose()]))
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut HashMap<User, Vec<Fingerprint>>) -> T) -> T {
@@ -104,6 +104,7 @@ mod tests {
             assert_eq!(places.are_taken("here", &tim, 2), known, "{password}");
             assert!(places.take("here", &tim, 2).is_none());
         }
+        assert!(places.take("here", &who("Tim", "one"), 2).is_none(), "the server may take him for the same");
         assert!(places.take("here", &who("tom", "one"), 2).is_some() && places.take("there", &tim, 2).is_some());
         drop(other);
         assert!(!places.are_taken("here", &tim, 2) && places.take("here", &tim, 2).is_some());

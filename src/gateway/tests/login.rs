@@ -200,6 +200,54 @@ async fn where_users_have_one_session_the_next_one_waits_for_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_user_in_large_letters_has_no_second_session() {
+    let maildrop = || Maildrop::new(100, [(uid(5), letter(120))]);
+    let memory = Memory::new(1000).with("Tim", b"sec ret", maildrop()).with("TIM", b"sec ret", maildrop());
+    let rig = Rig::with(memory, |maildrops| maildrops.lock = Lock::Gateway);
+    let _first = rig.log_in(4096).await;
+    for user in ["Tim", "TIM", "tim"] {
+        let mut next = rig.connect(4096);
+        next.says(&format!("USER {user}\r\nPASS sec ret\r\n")).await;
+        next.reads(&format!("{GREETING}+OK send PASS\r\n-ERR [IN-USE] maildrop is locked by another session\r\n"))
+            .await;
+    }
+}
+
+/// C.11: two routes to one server, each with a mailbox of its own.
+#[tokio::test(start_paused = true)]
+async fn a_lock_is_one_of_a_mailbox() {
+    let memory = Memory::new(1000).with("tim", b"sec ret", Maildrop::new(100, []));
+    let route = |mailbox: &str| {
+        let maildrops = Maildrops {
+            upstream: "memory".to_owned(),
+            mailbox: mailbox.to_owned(),
+            strip_domain: true,
+            send_client_address: false,
+            unique_ids: "dovecot".parse().unwrap(),
+            seen: Seen::Quit,
+            lock: Lock::Gateway,
+        };
+        Route::new(memory.clone(), maildrops)
+    };
+    let mut routes = Routes::new(None, None);
+    for (domain, mailbox) in [("one.example", "INBOX"), ("two.example", "Sent"), ("six.example", "Sent")] {
+        routes.add(Domain::parse(domain), route(mailbox));
+    }
+    let rig = Rig::to(routes, memory.clone());
+    let mut sessions = Vec::new();
+    for (domain, answer) in [
+        ("one", "+OK maildrop has 0 messages (0 octets)"),
+        ("two", "+OK maildrop has 0 messages (0 octets)"),
+        ("six", "-ERR [IN-USE] maildrop is locked by another session"),
+    ] {
+        let mut session = rig.connect(4096);
+        session.says(&format!("USER tim@{domain}.example\r\nPASS sec ret\r\n")).await;
+        session.reads(&format!("{GREETING}+OK send PASS\r\n{answer}\r\n")).await;
+        sessions.push(session);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_session_too_many_of_a_user_costs_the_server_nothing() {
     let maildrop = Maildrop::new(100, [(uid(5), letter(120))]);
     let mut rig = Rig::with(Memory::new(1000).with("tom", b"other", maildrop), |_| {});

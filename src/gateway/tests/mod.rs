@@ -57,6 +57,7 @@ impl Rig {
         let memory = memory.with("tim", b"sec ret", Maildrop::new(100, messages));
         let mut maildrops = Maildrops {
             upstream: "memory".to_owned(),
+            mailbox: "INBOX".to_owned(),
             strip_domain: false,
             send_client_address: false,
             unique_ids: "dovecot".parse().unwrap(),
