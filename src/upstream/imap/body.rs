@@ -10,7 +10,7 @@ use super::{
     conn::{Answer, Conn, Tag},
     fault::{Outcome, Trouble},
     mailbox::ImapMailbox,
-    stash::{Arrived, GROUP, Item},
+    stash::{self, Arrived, GROUP, Item},
     tap::{Malformed, Opened},
 };
 use crate::{
@@ -124,7 +124,7 @@ impl ImapMailbox {
             }
             let Some(listed) = self.snapshot.find(piece.uid).map(|message| message.octets) else { return false };
             // A large message goes alone, and what follows it is not ahead of it.
-            if listed > SMALL && piece.window.is_none() {
+            if listed > stash::LARGEST && piece.window.is_none() {
                 break;
             }
             let Some(item) = conn.stash.reserve(piece, listed, &self.server.budget) else { break };
@@ -278,4 +278,4 @@ fn no_body() -> Outcome {
 }
 
 /// Up to this size a message is received whole and proved before its first octet is shown.
-pub(super) const SMALL: u64 = 64 * 1024;
+const SMALL: u64 = 64 * 1024;

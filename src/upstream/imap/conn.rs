@@ -221,7 +221,7 @@ impl Conn {
     /// Receives the body that has just opened: for the stash if it is its, else for nobody.
     async fn receive(&mut self, opened: Opened) -> Result<(), Trouble> {
         self.take_arrivals();
-        let fits = opened.octets <= stash::LARGEST;
+        let fits = opened.octets <= stash::LARGEST + stash::SLACK;
         self.arriving = (self.stash.is_expecting() && fits)
             .then(|| Vec::with_capacity(usize::try_from(opened.octets).unwrap_or_default()));
         self.gather().await
