@@ -287,6 +287,7 @@ fn upstreams(config: &Config) -> Vec<(&str, String)> {
 /// nothing but popgate say, does without them.
 fn routes(config: &Config, memory: &Memory) -> Result<Routes<Way>, tls::Error> {
     let mut connectors: HashMap<_, Connector> = HashMap::new();
+    let mut spared: HashMap<_, Arc<Sparing>> = HashMap::new();
     let mut route = |upstream: &config::Upstream| {
         let config::Upstream { server, ca, maildrops, warm } = upstream.clone();
         let connector = match (server.security, connectors.entry(ca)) {
@@ -298,8 +299,11 @@ fn routes(config: &Config, memory: &Memory) -> Result<Routes<Way>, tls::Error> {
             }
         };
         let place = format!("{} {}", server.endpoint, server.mailbox);
-        let sparing = Sparing::new(config.limits.logins_per_second);
-        let imap = Imap::with(server, Arc::new(Tcp), connector, memory.budget.clone(), Some(sparing));
+        // Several routes may lead to one server, and it is spared by all of them together.
+        let sparing = spared.entry(server.endpoint.to_string());
+        let sparing = sparing.or_insert_with(|| Arc::new(Sparing::new(config.limits.logins_per_second)));
+        let sparing = Some(Arc::clone(sparing));
+        let imap = Imap::with(server, Arc::new(Tcp), connector, memory.budget.clone(), sparing);
         let cached = Cached::new(imap, place, memory.listings.clone());
         Ok::<_, tls::Error>(Route::new(Warm::new(cached, warm, memory.room.clone()), maildrops))
     };

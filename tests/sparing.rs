@@ -2,8 +2,13 @@
 //! their clients hear.
 
 use std::{
-    io,
-    sync::{Arc, Mutex},
+    fs, io,
+    net::TcpListener,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
     time::Duration,
 };
 
@@ -22,7 +27,9 @@ use tokio::{
 
 use crate::support::{
     gate::{self, Gate, Memory},
+    pop3::Pop3,
     script::{Manner, Server},
+    serve::Popgate,
 };
 
 /// C.8, F40: a line that is lost and replaced is a line like any other.
@@ -102,6 +109,36 @@ async fn lines_are_replaced_no_faster_than_may_be() {
     assert_eq!(tried, [0, 0, 0, 5, 10, 15]);
 }
 
+/// C.8: what is found out on one route holds for all that lead to the same server; the program itself knows which do.
+#[test]
+fn a_server_of_two_routes_is_one_server() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("imap://localhost:{}", server.local_addr().unwrap().port());
+    let tries = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&tries);
+    thread::spawn(move || {
+        for line in server.incoming() {
+            counted.fetch_add(1, Ordering::Relaxed);
+            drop(line);
+        }
+    });
+    let route = |domain, url| format!("[[route]]\ndomains = [\"{domain}\"]\n[route.upstream]\nurl = \"{url}\"\n");
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    fs::write(
+        &file,
+        [route("one.example", &url), route("two.example", &url.replace("localhost", "LOCALHOST"))].concat(),
+    )
+    .unwrap();
+    let path = file.path().to_str().unwrap();
+    let popgate = Popgate::start(&["serve", "--listen", "pop3://127.0.0.1:0", "--config", path]);
+    for user in [["tim@one.example"; 5], ["tim@two.example"; 5]].concat() {
+        let reply = Pop3::connect(popgate.port).pass(user, "sec ret");
+        assert!(reply.starts_with("-ERR [SYS/TEMP]"), "{reply}");
+    }
+    assert_eq!(tries.load(Ordering::Relaxed), 5);
+    popgate.stop();
+}
+
 /// A server that can be cut off from the world.
 struct Grid {
     server: Server,
@@ -156,6 +193,6 @@ impl Dial for Grid {
 /// A popgate that spares the server as the daemon does.
 fn gate(grid: &Arc<Grid>, rate: u32) -> Gate {
     let dial = Arc::clone(grid) as Arc<dyn Dial>;
-    let imap = Imap::with(gate::upstream(), dial, None, Budget::new(AHEAD), Some(Sparing::new(rate)));
+    let imap = Imap::with(gate::upstream(), dial, None, Budget::new(AHEAD), Some(Arc::new(Sparing::new(rate))));
     Gate::to(Routes::new(Some(Route::new(gate::way(Memory::Nothing, imap), gate::maildrops())), None))
 }

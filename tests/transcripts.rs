@@ -123,7 +123,7 @@ fn house(options: &Options, memory: Memory, dial: Arc<dyn Dial>) -> Serve {
         _ => identity.connector.clone(),
     };
     let budget = Budget::new(imap::AHEAD);
-    let imap = Imap::with(upstream, dial, Some(connector), budget, Some(Sparing::new(500)));
+    let imap = Imap::with(upstream, dial, Some(connector), budget, Some(Arc::new(Sparing::new(500))));
     let route = Route::new(gate::way(memory, imap), maildrops);
     let acceptor = (options.value("tls") == Some("stls"))
         .then(|| Arc::new(Acceptor::load(&identity.certificate, &identity.key).unwrap()) as Arc<dyn Accept>);

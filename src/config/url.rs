@@ -26,9 +26,9 @@ impl<'a> Url<'a> {
         Some(Self { scheme, host, port: port(rest)? })
     }
 
-    /// Where the URL leads, by the scheme's own port if it names none.
+    /// Where the URL leads, by the scheme's own port if it names none. Names in large letters are the same (RFC 4343).
     pub(crate) fn endpoint(&self, default: u16) -> Endpoint {
-        Endpoint { host: self.host.to_owned(), port: self.port.unwrap_or(default) }
+        Endpoint { host: self.host.to_ascii_lowercase(), port: self.port.unwrap_or(default) }
     }
 }
 

@@ -72,7 +72,7 @@ struct Server {
     /// There is one where the settings ask for TLS.
     tls: Option<Connector>,
     budget: Budget,
-    sparing: Option<Sparing>,
+    sparing: Option<Arc<Sparing>>,
     /// The server offers UIDPLUS but refused UID EXPUNGE (Proton Bridge did).
     expunge_refused: AtomicBool,
     /// Messages were hidden by a keyword in a session.
@@ -136,13 +136,13 @@ impl Imap {
     }
 
     /// The same, with a budget for what is fetched ahead that may be shared with other servers, and spared if that is
-    /// wanted.
+    /// wanted; what is known of one server is shared by all that lead there.
     pub fn with(
         settings: Settings,
         dial: Arc<dyn Dial>,
         tls: Option<Connector>,
         budget: Budget,
-        sparing: Option<Sparing>,
+        sparing: Option<Arc<Sparing>>,
     ) -> Self {
         Self(Arc::new(Server {
             settings,
