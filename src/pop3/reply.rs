@@ -194,7 +194,7 @@ const END: &[u8] = b"\r\n";
 const TEXT_LIMIT: usize = 512 - END.len();
 
 /// How much of the upstream's words a client gets to read.
-const NOTICE_LIMIT: usize = 300;
+pub const NOTICE_LIMIT: usize = 300;
 
 #[cfg(test)]
 mod tests {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::fingerprint::{Fingerprint, Key};
 use crate::{
     mail::{Credentials, Proof},
+    pop3::reply::NOTICE_LIMIT,
     upstream::{Fault, Verdict},
 };
 
@@ -34,6 +35,7 @@ struct Known {
 
 struct Denial {
     at: Instant,
+    /// As much of it as goes to a client.
     notice: Option<String>,
 }
 
@@ -65,7 +67,8 @@ impl Denials {
         match outcome {
             Ok(_) => self.with(|known| drop(known.denials.remove(&tried))),
             Err(fault) if fault.verdict == Verdict::Denied => {
-                let denial = Denial { at: now, notice: fault.notice.clone() };
+                let notice = fault.notice.as_ref().map(|notice| notice.chars().take(NOTICE_LIMIT).collect());
+                let denial = Denial { at: now, notice };
                 self.with(|known| known.remember(tried, denial, self.ttl));
             }
             Err(_) => {}
@@ -103,7 +106,7 @@ impl Known {
     }
 }
 
-/// About 4 MiB. Who fills it makes the server answer again, no more.
+/// About 4 MiB, and at most 16 more if the server has something to say to each. Who fills it makes the server answer again, no more.
 const MOST: usize = 1 << 15;
 
 #[cfg(test)]
@@ -158,6 +161,16 @@ mod tests {
         let never = Denials::new(Duration::ZERO);
         never.learn("here", &tim, &denied(), now);
         assert!(never.find("here", &tim, now).is_none());
+    }
+
+    #[test]
+    fn a_long_notice_takes_no_more_than_is_said_of_it() {
+        let (denials, now, tim) = (Denials::new(TTL), Instant::now(), who("tim", "old"));
+        let fault = Fault { notice: Some("x".repeat(1 << 16)), ..Fault::new(Verdict::Denied, "wrong") };
+        denials.learn::<()>("here", &tim, &Err(fault), now);
+        let kept =
+            denials.with(|known| known.denials.values().filter_map(|denial| denial.notice.clone()).next()).unwrap();
+        assert_eq!((kept.len(), kept.capacity() <= 2 * NOTICE_LIMIT), (NOTICE_LIMIT, true));
     }
 
     #[test]

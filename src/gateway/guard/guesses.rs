@@ -149,6 +149,25 @@ mod tests {
     use super::*;
     use crate::mail::{Proof, Secret};
 
+    #[tokio::test(start_paused = true)]
+    async fn a_user_in_large_letters_has_no_turns_of_his_own() {
+        let guesses = Guesses::default();
+        let proof = Proof::Password(Secret::new("a".into()));
+        let tried = guesses.of([192, 0, 2, 7].into(), &Credentials::new("tim".to_owned(), proof));
+        let mut turns = Vec::new();
+        for user in ["tim", "Tim"] {
+            turns.push(guesses.turn_at("here", user, &tried).await.unwrap());
+        }
+        assert!(guesses.turn_at("here", "TIM", &tried).await.is_err());
+        assert!(guesses.turn_at("there", "tim", &tried).await.is_ok());
+        // Where something has failed, others wait.
+        guesses.failed(&tried, Duration::ZERO, Instant::now());
+        assert!(guesses.turn_at("here", "tim", &tried).await.is_ok());
+        // Who came in so a short time ago waits for nobody.
+        guesses.succeeded(&tried);
+        assert!(guesses.turn_at("here", "tim", &tried).await.unwrap().is_none());
+    }
+
     #[test]
     fn what_has_failed_counts_for_the_address_and_for_the_user() {
         const FIRST: Duration = Duration::from_secs(2);
