@@ -102,7 +102,7 @@ pub struct Route {
 pub struct Limits {
     /// Connections at a time.
     pub sessions: usize,
-    /// Connections at a time of one address (IPv6: of one /64) that have not logged in.
+    /// Connections at a time of one address that have not logged in (IPv6: of one /64, and four times as many of one /48).
     pub sessions_per_address: usize,
     /// TLS handshakes at a time.
     pub handshakes_in_flight: usize,

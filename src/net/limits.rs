@@ -93,8 +93,8 @@ impl Permit {
     }
 
     /// The right to begin TLS, until it is up. Who comes from where many have begun already waits for one of them: whoever
-    /// lets handshakes lie there must not have those of everybody, and where there is an office, all have their turn. Of
-    /// everybody nobody waits for anybody: those before may all be strangers that say nothing. Cancel-safe.
+    /// lets handshakes lie there must not have those of everybody, and where there is an office, all have their turn. For
+    /// those of others nobody waits: they may all be strangers that do not go on. Cancel-safe.
     pub async fn handshake(&self) -> Result<Handshake, Full> {
         let mut turns = Vec::new();
         for handshakes in self.stranger.iter().flat_map(|stranger| &stranger.handshakes) {

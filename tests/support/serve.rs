@@ -189,6 +189,7 @@ pub(crate) fn on_a_port(server: &Server) -> String {
             let server = serving.clone();
             thread::spawn(move || {
                 line.set_nonblocking(true).unwrap();
+                line.set_nodelay(true).unwrap();
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(async { server.serve(TcpStream::from_std(line).unwrap()).await })
             });

@@ -106,7 +106,8 @@ impl Known {
     }
 }
 
-/// About 4 MiB, and at most 16 more if the server has something to say to each. Who fills it makes the server answer again, no more.
+/// About 4 MiB, and at most 16 more if the server has something to say to each. Who fills it makes the server answer again,
+/// no more.
 const MOST: usize = 1 << 15;
 
 #[cfg(test)]

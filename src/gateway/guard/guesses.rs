@@ -71,9 +71,9 @@ impl Guesses {
         }
     }
 
-    /// Waits until this may be tried. The same that came in lately may be at once. An address from which nothing has failed lately needs no turn: behind it may be a
-    /// whole office, and `limits.sessions_per_address` bounds what it can try at once. The turn lasts until the answer
-    /// has been given.
+    /// Waits until this may be tried. The same that came in lately may be tried at once. An address from which nothing has
+    /// failed lately needs no turn either: behind it may be a whole office, and `limits.sessions_per_address` bounds what it
+    /// can try at once. The turn lasts until the answer has been given.
     pub(in crate::gateway) async fn turn(&self, tried: &Try) -> Result<Option<Turn>, Fault> {
         let Some(network) = tried.networks.first().copied() else { return Ok(None) };
         if !self.has_failed(network) || self.is_regular(tried) {
