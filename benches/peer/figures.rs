@@ -54,7 +54,7 @@ pub(crate) const FIGURES: &[Figure] = &[
     figure("some/far", "the same far", "msgs/s", Goal::None),
     figure("several/near", "RETR 20 × 640 KB near, one by one", "msgs/s", Goal::None),
     figure("several/far", "the same far", "msgs/s", Goal::None),
-    cold("poll-near/rate", "poll of 200 near, 8 clients, cold", "polls/s", Goal::Times(2.3)),
+    cold("poll-near/rate", "poll of 200 near, 8 users at once, cold", "polls/s", Goal::Times(2.3)),
     figure("poll-near/rate", "the same, warm", "polls/s", Goal::Times(8.0)),
     figure("poll-near/processor", "the same, gateway's processor", "s/1000", Goal::None),
     cold("poll-far/time", "poll of 200 far, p50, cold", "ms", Goal::AtMost(215.0)),

@@ -16,18 +16,22 @@ use crate::{
     sheet::{Sheet, median},
 };
 
-/// Eight clients poll a near mailbox all the time.
+/// Eight users poll near mailboxes all the time.
 pub(crate) fn near(round: &Round<'_>, sheet: &mut Sheet) {
     let (place, mailbox) = (round.target.near, round.scene.mailbox("few"));
-    poll(round, place, mailbox.user, mailbox);
+    let users: Vec<_> = (0..8).map(|_| round.scene.stranger(mailbox.user)).collect();
+    for user in &users {
+        poll(round, place, user, mailbox);
+    }
     let polls = AtomicU32::new(0);
     let enough = Instant::now() + if round.smoke { Duration::from_millis(100) } else { Duration::from_secs(2) };
     let (_, effort) = effort(place, || {
         thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| {
+            for user in &users {
+                let polls = &polls;
+                scope.spawn(move || {
                     while Instant::now() < enough {
-                        poll(round, place, mailbox.user, mailbox);
+                        poll(round, place, user, mailbox);
                         polls.fetch_add(1, Ordering::Relaxed);
                     }
                 });

@@ -18,7 +18,7 @@ use super::{
     fault::{Phase, Trouble},
     listing::{self, Ground, Renewed},
     login, settle,
-    stash::GROUP_MESSAGES,
+    stash::{GROUP, GROUP_MESSAGES},
 };
 use crate::{
     mail::{Changes, Credentials, Deletion, Snapshot, Uid},
@@ -218,9 +218,13 @@ impl Mailbox for ImapMailbox {
         if !first_known && (pieces.peek().is_none() || !self.ask_group(&mut once(first).peekable(), 1)) {
             return;
         }
-        while self.conn.as_ref().is_some_and(|conn| conn.stash.is_roomy())
+        // It is worth while for a whole group; then what room is left is used, too.
+        let mut wanted = GROUP;
+        while self.conn.as_ref().is_some_and(|conn| conn.stash.is_roomy(wanted))
             && self.ask_group(&mut pieces, GROUP_MESSAGES)
-        {}
+        {
+            wanted = 0;
+        }
     }
 
     fn is_here(&self, piece: Piece) -> bool {

@@ -78,9 +78,9 @@ impl Stash {
         Some(Item { piece, reserved, arrived: None, _permit: permit })
     }
 
-    /// Whether so much more may be asked for that a command is worth its while.
-    pub(super) fn is_roomy(&self) -> bool {
-        self.open.len() < COMMANDS && self.reserved + GROUP <= SESSION
+    /// Whether one more command may be sent, for so many octets.
+    pub(super) fn is_roomy(&self, octets: u64) -> bool {
+        self.open.len() < COMMANDS && self.reserved + octets <= SESSION
     }
 
     /// A command for these has been sent.
