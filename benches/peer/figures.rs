@@ -23,7 +23,7 @@ pub(crate) enum Goal {
     AtMost(f64),
 }
 
-/// popgate as it is configured where nothing is said.
+/// popgate as it is configured where nothing is said, but that it does not hold log-ins back.
 pub(crate) const POPGATE: &str = "popgate";
 /// popgate that logs in upstream for each session; what it knows of a mailbox it remembers, as the peer does.
 pub(crate) const COLD: &str = "popgate cold";

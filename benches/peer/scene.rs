@@ -73,9 +73,10 @@ impl Scene {
         let peers = ports.map(Dovecot::peer);
         target("peer", [place(&peers[0]), place(&peers[1])], &line);
         let place = |gate: &Popgate| Place { port: gate.port, gateway: Some(gate.id()) };
-        let gates = ports.map(|port| Popgate::serve(&format!("imap://127.0.0.1:{port}"), &[]));
+        // Log-ins come as fast as they can here, and the upstream is not to be spared.
+        let off = ["--set", "upstream.warm_ttl=0s", "--set", "limits.logins_per_second=100000"];
+        let gates = ports.map(|port| Popgate::serve(&format!("imap://127.0.0.1:{port}"), &off[2..]));
         target(POPGATE, [place(&gates[0]), place(&gates[1])], &line);
-        let off = ["--set", "upstream.warm_ttl=0s"];
         let cold = ports.map(|port| Popgate::serve(&format!("imap://127.0.0.1:{port}"), &off));
         target(COLD, [place(&cold[0]), place(&cold[1])], &line);
 

@@ -47,7 +47,7 @@ pub(crate) fn growth(round: &Round<'_>, sheet: &mut Sheet) {
 
 /// Many clients have logged in and think: what a session holds.
 pub(crate) fn idle(round: &Round<'_>, sheet: &mut Sheet) {
-    let Some(gateway) = round.target.near.gateway else { return };
+    let Some(gateway) = round.target.near.gateway.filter(|_| round.repetition == 0) else { return };
     let mailbox = round.scene.mailbox("few");
     let each = if round.smoke { 2 } else { 250 };
     retr::open(round.target.near.port, mailbox).quit();

@@ -212,14 +212,14 @@ impl Mailbox for ImapMailbox {
         // What Gmail sends is counted against the user, so that nothing is fetched there which may not be wanted.
         let metered = conn.capabilities.gmail;
         let Some(first) = certain.next() else { return };
-        let first_known = conn.stash.knows(first.uid);
+        let (first_known, is_here) = (conn.stash.knows(first.uid), conn.stash.has(first));
         let mut pieces = certain.chain(likely.take_while(|_| !metered)).peekable();
         // One message alone is asked for when its turn comes, and is dealt with there whatever comes of it.
         if !first_known && (pieces.peek().is_none() || !self.ask_group(&mut once(first).peekable(), 1)) {
             return;
         }
-        // It is worth while for a whole group; then what room is left is used, too.
-        let mut wanted = GROUP;
+        // It is worth while for a whole group, or before a wait; then all the room is used.
+        let mut wanted = if is_here { GROUP } else { 0 };
         while self.conn.as_ref().is_some_and(|conn| conn.stash.is_roomy(wanted))
             && self.ask_group(&mut pieces, GROUP_MESSAGES)
         {
