@@ -1,6 +1,7 @@
 //! Every session of `cuts/recordings.rs`, cut: on each line, in each direction, behind each octet, by each kind of fault; and
-//! a second session on good lines, with and without a memory of the first. Only this shows that there is no octet of any dialogue at which a fault loses a message,
-//! shows half of one, or makes popgate say what is not so.
+//! a second session on good lines. Once with reading ahead and a memory of the session before, once with neither. Only this
+//! shows that there is no octet of any dialogue at which a fault loses a message, shows half of one, or makes popgate say what
+//! is not so.
 //!
 //! `cargo test` does a share of it that touches every session, line, direction and fault. All of it, and one alone:
 //!

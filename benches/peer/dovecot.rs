@@ -5,7 +5,7 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -27,6 +27,8 @@ pub(crate) struct Dovecot {
     pub(crate) pop3_port: u16,
     /// Where it speaks IMAP, if it does.
     pub(crate) imap_port: u16,
+    /// Where it speaks TLS from the first octet: IMAP, or the peer's POP3.
+    pub(crate) tls_port: u16,
 }
 
 impl Dovecot {
@@ -52,7 +54,7 @@ impl Dovecot {
         }
         owner.own(&root.join("mail"));
         dovecot::write_certificates(root);
-        let ports @ [pop3_port, imap_port, _] = dovecot::free_ports();
+        let ports @ [pop3_port, imap_port, tls_port] = dovecot::free_ports();
         fs::write(root.join("dovecot.conf"), configuration(root, &owner, ports)).unwrap();
         let child = Command::new(program)
             .args(["-F", "-c"])
@@ -62,7 +64,7 @@ impl Dovecot {
             .stderr(fs::File::create(root.join("stderr")).unwrap())
             .spawn()
             .unwrap();
-        let mut dovecot = Self { child, directory, pop3_port, imap_port };
+        let mut dovecot = Self { child, directory, pop3_port, imap_port, tls_port };
         let log = dovecot.directory.path().join("log");
         let started = process::wait_until(|| {
             let started = fs::read_to_string(&log).is_ok_and(|log| log.contains("starting up"));
@@ -70,6 +72,11 @@ impl Dovecot {
         });
         assert_eq!(started, Some(true), "{}", dovecot.log());
         dovecot
+    }
+
+    /// The certificate of whoever vouches for its own.
+    pub(crate) fn ca(&self) -> PathBuf {
+        self.directory.path().join("ca.pem")
     }
 
     /// Its first process, from which all others descend.

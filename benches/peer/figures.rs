@@ -61,6 +61,7 @@ pub(crate) const FIGURES: &[Figure] = &[
     figure("poll-far/time", "the same, warm", "ms", Goal::AtMost(60.0)),
     cold("poll-far/octets", "the same, octets exchanged with the upstream, cold", "octets", Goal::AtMost(1800.0)),
     figure("poll-far/octets", "the same, warm", "octets", Goal::AtMost(400.0)),
+    cold("poll-far-tls/time", "poll of 200 far, p50, TLS upstream, cold", "ms", Goal::AtMost(265.0)),
     figure("poll-far/first", "first poll ever of 200 far", "ms", Goal::AtMost(260.0)),
     figure("huge-near/first", "poll of 100,000 near, nothing known", "ms", Goal::AtMost(300.0)),
     figure("huge-near/again", "the same again", "ms", Goal::AtMost(60.0)),

@@ -65,6 +65,8 @@ pub(super) async fn play(recording: &Recording, memory: Memory, order: Order, cu
     let server = Server::new(Manner { order, ..recording.manner.clone() }, vec![recording.account.clone()]);
     let way = Arc::new(Way::new(server.clone(), cut, recording.tls));
     let mut gate = Gate::remembering(memory, way.clone(), &|upstream, maildrops| {
+        // Everything that saves work, or nothing of it.
+        upstream.read_ahead = memory == Memory::Everything;
         (recording.change)(upstream, maildrops);
         if recording.tls {
             upstream.security = Security::Implicit;

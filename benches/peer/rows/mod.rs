@@ -39,6 +39,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row { long: true, ..row("several", "several", retr::several) },
     Row { cold: true, ..row("poll-near", "few", poll::near) },
     Row { cold: true, ..row("poll-far", "few", poll::far) },
+    Row { cold: true, ..row("poll-far-tls", "few", poll::far_secured) },
     Row { cold: true, ..row("huge-near", "huge", poll::huge_near) },
     Row { cold: true, ..row("huge-far", "huge", poll::huge_far) },
     row("delete-near", "many", delete::near),

@@ -9,11 +9,13 @@ use std::{
 use super::{Round, effort, milliseconds};
 use crate::{
     dovecot::PASSWORD,
+    figures::COLD,
     imap::Imap,
     pop3::Pop3,
-    relay::ONE_WAY,
+    relay::{ONE_WAY, Relay},
     scene::{Mailbox, Place},
     sheet::{Sheet, median},
+    support::serve::Popgate,
 };
 
 /// Eight users poll near mailboxes all the time.
@@ -56,6 +58,23 @@ pub(crate) fn far(round: &Round<'_>, sheet: &mut Sheet) {
     round.note(sheet, "poll-far/time", median(&times));
     settle();
     round.note(sheet, "poll-far/octets", (round.target.line.octets() - before) as f64 / AGAIN as f64);
+}
+
+/// The same where the server is reached by TLS and each session logs in there.
+pub(crate) fn far_secured(round: &Round<'_>, sheet: &mut Sheet) {
+    if round.target.name != COLD {
+        return;
+    }
+    let mailbox = round.scene.mailbox("few");
+    let line = Relay::start(round.scene.upstream.tls_port);
+    let ca = round.scene.upstream.ca();
+    let url = format!("imaps://localhost:{}", line.port);
+    let popgate = Popgate::serve(&url, &["--upstream-ca", ca.to_str().unwrap(), "--set", "upstream.warm_ttl=0s"]);
+    let place = Place { port: popgate.port, gateway: None };
+    poll(round, place, mailbox.user, mailbox);
+    let times: Vec<_> = (0..AGAIN).map(|_| milliseconds(poll(round, place, mailbox.user, mailbox))).collect();
+    round.note(sheet, "poll-far-tls/time", median(&times));
+    popgate.stop();
 }
 
 /// One client polls a near mailbox of very many messages, for the first time and again.
