@@ -1,7 +1,7 @@
 //! The bodies of a maildrop's messages: asked for or fetched ahead, received whole or as a stream, gone on with on a new
 //! line. Nothing counts as all of a message before the server has confirmed it.
 
-use std::iter::Peekable;
+use std::{iter::Peekable, ops::Range};
 
 use tracing::debug;
 
@@ -24,7 +24,8 @@ pub(super) enum Reading {
     /// It is here and proved.
     Held {
         octets: Vec<u8>,
-        given: bool,
+        /// What of it was handed out last.
+        given: Range<usize>,
     },
     /// It is on the line. `given` octets have been handed out and wait to be consumed.
     Stream {
@@ -104,7 +105,7 @@ impl ImapMailbox {
         if extent == Extent::Whole {
             self.came_whole(piece.uid, length);
         }
-        self.reading = Reading::Held { octets, given: false };
+        self.reading = Reading::Held { octets, given: 0..0 };
         Ok(Some((length, extent)))
     }
 
@@ -125,6 +126,10 @@ impl ImapMailbox {
             let Some(listed) = self.snapshot.find(piece.uid).map(|message| message.octets) else { return false };
             // A large message goes alone, and what follows it is not ahead of it.
             if listed > stash::LARGEST && piece.window.is_none() {
+                break;
+            }
+            let more = piece.window.map_or(listed, |window| window.of(listed));
+            if !items.is_empty() && octets + more > GROUP {
                 break;
             }
             let Some(item) = conn.stash.reserve(piece, listed, &self.server.budget) else { break };
@@ -172,7 +177,10 @@ impl ImapMailbox {
     /// How many more octets of the open body are here; 0 when it has ended and is proved.
     pub(super) async fn next_octets(&mut self) -> Result<usize, Trouble> {
         match (&mut self.reading, &mut self.conn) {
-            (Reading::Held { given, octets }, _) => Ok(if std::mem::replace(given, true) { 0 } else { octets.len() }),
+            (Reading::Held { octets, given }, _) => {
+                *given = given.end..octets.len().min(given.end + PIECE);
+                Ok(given.len())
+            }
             (Reading::Stream { tag, uid, given, as_listed, left }, Some(conn)) => {
                 let used = std::mem::take(given);
                 conn.consume(used);
@@ -198,7 +206,7 @@ impl ImapMailbox {
     /// They themselves.
     pub(super) fn octets_given(&mut self, count: usize) -> Option<&[u8]> {
         match (&self.reading, &mut self.conn) {
-            (Reading::Held { octets, .. }, _) => Some(octets),
+            (Reading::Held { octets, given }, _) => octets.get(given.clone()),
             (Reading::Stream { .. }, Some(conn)) => Some(conn.body(count)),
             _ => None,
         }
@@ -242,7 +250,7 @@ impl ImapMailbox {
         if extent == Extent::Whole {
             self.came_whole(uid, length);
         }
-        self.reading = Reading::Held { octets, given: false };
+        self.reading = Reading::Held { octets, given: 0..0 };
         Ok(Asked::Body { octets: length, extent })
     }
 }
@@ -276,6 +284,9 @@ fn extent(offset: Option<u64>, from: Option<u64>) -> Result<Extent, Malformed> {
 fn no_body() -> Outcome {
     Outcome { text: "(OK, but the message was not in the answer)".to_owned(), ..Default::default() }
 }
+
+/// What is held goes out in pieces, so that a client that does not read makes us hold it once and not twice.
+const PIECE: usize = 64 * 1024;
 
 /// Up to this size a message is received whole and proved before its first octet is shown.
 const SMALL: u64 = 64 * 1024;

@@ -151,7 +151,9 @@ impl Conn {
         }
         self.finished.clear();
         let aside = self.aside();
+        let vanished = aside.vanished;
         *aside = Aside { flags: aside.flags.take(), ..Aside::default() };
+        self.view.shrunk |= vanished;
         Ok(())
     }
 
@@ -268,7 +270,9 @@ impl Conn {
     /// unread.
     pub(super) fn lay_down(&mut self) -> bool {
         self.stash.discard();
-        let is_quiet = self.open.is_empty() && self.finished.is_empty() && self.stash.is_empty();
+        // Replies to what was forsaken concern nobody any more.
+        self.finished.clear();
+        let is_quiet = self.open.is_empty() && self.stash.is_empty();
         is_quiet && self.is_usable() && self.session.as_mut().is_clean()
     }
 

@@ -81,6 +81,12 @@ async fn update(mailbox: &mut ImapMailbox, left: &mut Vec<Uid>, kept: &mut Vec<U
 
 /// One pass over what is left. Messages that are not what they were go to `kept`.
 async fn pass(mailbox: &mut ImapMailbox, left: &mut Vec<Uid>, kept: &mut Vec<Uid>, seen: &[Uid]) -> Result<(), Fault> {
+    // What was fetched ahead and is still to come must not cost the time of the update: a new line is quicker.
+    if let Some(conn) = &mut mailbox.conn
+        && timeout(LEFTOVER, conn.quiesce()).await.is_err()
+    {
+        mailbox.hang_up();
+    }
     mailbox.line().await?;
     let doubted = doubted(mailbox, left);
     if !doubted.is_empty() {
@@ -314,6 +320,9 @@ async fn still_there(conn: &mut Conn, set: UidSet) -> Result<(Vec<(Uid, Option<M
 fn seen_command(set: &UidSet) -> String {
     format!("UID STORE {} +FLAGS.SILENT (\\Seen)", set.text)
 }
+
+/// So long may it take to receive what nobody wants any more.
+const LEFTOVER: Duration = Duration::from_secs(10);
 
 /// So long may an UPDATE take; clients wait about a minute for the answer to QUIT.
 const UPDATE: Duration = Duration::from_secs(60);

@@ -201,7 +201,7 @@ const UNIT: usize = 1024;
 /// What a session may keep, in octets.
 const SESSION: u64 = 1024 * 1024;
 
-/// A command asks for no more than this, so that its proof does not keep the first message waiting for long.
+/// A command asks for no more than this, or for one message, so that its proof does not keep the first message waiting for long.
 pub(super) const GROUP: u64 = 128 * 1024;
 
 /// Likewise, in messages.
