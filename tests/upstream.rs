@@ -1,13 +1,13 @@
 //! The IMAP room against the scripted server, below POP3: what a server does, and what is made of it. Only here are the
 //! faults of single commands told apart from one another.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use popgate::{
     mail::{Changes, Credentials, Deletion, Proof, Secret, Snapshot, Uid},
     net::{Dial, Endpoint, Pending, Wire},
     upstream::{
-        Extent, Fault, Mailbox, Settled, Upstream, Verdict, Window,
+        Extent, Fault, Mailbox, Piece, Settled, Upstream, Verdict, Window,
         imap::{Deleted, Imap, ImapMailbox, OnDelete, Security, Settings},
     },
 };
@@ -534,6 +534,20 @@ async fn an_empty_line_behind_a_body_is_passed_over() {
         let read = whole(&mut mailbox, 5).await;
         assert_eq!(read.is_ok_and(|body| body.is_some_and(|body| body.len() == octets)), is_whole, "{octets}");
     }
+}
+
+/// E.8: what was fetched ahead and does not come must not cost the time in which messages are to be removed.
+#[tokio::test(start_paused = true)]
+async fn an_update_does_not_wait_for_what_was_fetched_ahead() {
+    let server = Server::fixture(Manner::default().deviating("UID FETCH 7,9 (BODY", 1, What::Stall(10)));
+    let (mut mailbox, _) = open(&server).await.unwrap();
+    let piece = |value| Piece { uid: uid(value), window: None };
+    mailbox.ahead([5, 7, 9].map(piece).into_iter(), std::iter::empty());
+    assert!(whole(&mut mailbox, 5).await.unwrap().is_some());
+    let begun = tokio::time::Instant::now();
+    assert!(matches!(mailbox.settle(&delete(&[5])).await, Settled::Done));
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert_eq!(server.with("tim", "INBOX", |inbox| inbox.uids()), [7, 9]);
 }
 
 /// Where the maildrop is itself the trash, moving there would give the messages new UIDs and call them gone.
