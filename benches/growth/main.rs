@@ -53,8 +53,9 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let listing = listing(&runtime, choice.messages);
     let files = rlimit::increase_nofile_limit(20_000).unwrap();
-    // Both ends that are not popgate's are in this process: two descriptors a session, and some for itself.
-    let most = choice.sessions.min((files as usize).saturating_sub(200) / 2);
+    // Both ends that are not popgate's are in this process: two descriptors a session, and some for itself; and popgate keeps
+    // an eighth of its own for lines that wait.
+    let most = choice.sessions.min((files as usize * 7 / 8).saturating_sub(200) / 2);
     if most < choice.sessions {
         println!("ulimit -n allows {most} sessions, not {}", choice.sessions);
     }
