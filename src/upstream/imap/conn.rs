@@ -24,7 +24,7 @@ use super::{
     capability::Capabilities,
     fault::{Outcome, Trouble},
     stash::{self, Arrived, Item, Stash},
-    tap::{Aside, BodyItem, Malformed, Opened, Tap},
+    tap::{Aside, BodyItem, Malformed, Opened, TWICE, Tap},
     view::View,
 };
 use crate::{mail::Uid, upstream::Piece};
@@ -119,7 +119,7 @@ impl Conn {
                 return self.finished.swap_remove(at).1;
             }
             match self.hear(COMMAND, "a command was open").await? {
-                Heard::Reply(tag, outcome) => self.replied(tag, outcome),
+                Heard::Reply(tag, outcome) => self.replied(tag, outcome)?,
                 Heard::Untagged => {}
                 Heard::Body(opened) => self.receive(opened).await?,
             }
@@ -202,7 +202,7 @@ impl Conn {
     async fn progress(&mut self) -> Result<(), Trouble> {
         self.gather().await?;
         match self.hear(COMMAND, "messages were asked for").await? {
-            Heard::Reply(tag, outcome) => self.replied(tag, outcome),
+            Heard::Reply(tag, outcome) => self.replied(tag, outcome)?,
             Heard::Untagged => {}
             Heard::Body(opened) => self.receive(opened).await?,
         }
@@ -210,19 +210,20 @@ impl Conn {
     }
 
     /// A command has been answered. If it fetched ahead, its messages are proved, or forgotten.
-    fn replied(&mut self, tag: Tag, outcome: Result<Outcome, Trouble>) {
-        self.take_arrivals();
+    fn replied(&mut self, tag: Tag, outcome: Result<Outcome, Trouble>) -> Result<(), Trouble> {
+        self.take_arrivals()?;
         if !self.stash.answered(&tag, outcome.is_ok()) {
             self.finished.push((tag, outcome));
         }
         if !self.stash.is_expecting() {
             self.aside().all_wanted = false;
         }
+        Ok(())
     }
 
     /// Receives the body that has just opened: for the stash if it is its, else for nobody.
     async fn receive(&mut self, opened: Opened) -> Result<(), Trouble> {
-        self.take_arrivals();
+        self.take_arrivals()?;
         let fits = opened.octets <= stash::LARGEST + stash::SLACK;
         self.arriving = (self.stash.is_expecting() && fits)
             .then(|| Vec::with_capacity(usize::try_from(opened.octets).unwrap_or_default()));
@@ -245,7 +246,7 @@ impl Conn {
 
     /// Brings what is complete into the stash. A literal is followed by the end of its response before anything else comes,
     /// so what was received last belongs to the one response that has a literal.
-    fn take_arrivals(&mut self) {
+    fn take_arrivals(&mut self) -> Result<(), Trouble> {
         for fetch in std::mem::take(&mut self.aside().bodies) {
             if fetch.loose {
                 self.arriving = None; // Asked for alone, its size is compared.
@@ -260,10 +261,13 @@ impl Conn {
                 },
                 Some(BodyItem::Nil) | None => continue,
             };
-            if let Some(uid) = fetch.uid.and_then(Uid::new) {
-                self.stash.arrived(uid, Arrived { offset, octets });
+            if let Some(uid) = fetch.uid.and_then(Uid::new)
+                && !self.stash.arrived(uid, Arrived { offset, octets })
+            {
+                return Err(self.fail(TWICE.into()));
             }
         }
+        Ok(())
     }
 
     /// Lets go of what was fetched ahead. Whether the line is then as after a tagged reply: nothing is open, nothing lies

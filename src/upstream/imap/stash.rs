@@ -118,14 +118,17 @@ impl Stash {
         self.proved.get(&piece.uid).is_some_and(|item| item.holds(piece))
     }
 
-    /// Something came. It is kept if it was asked for and is no larger than the memory that was reserved for it.
-    pub(super) fn arrived(&mut self, uid: Uid, arrived: Arrived) {
+    /// Something came. It is kept if it was asked for and is no larger than the memory that was reserved for it. `false`: it
+    /// had come before.
+    #[must_use]
+    pub(super) fn arrived(&mut self, uid: Uid, arrived: Arrived) -> bool {
         let mut items = self.open.iter_mut().flat_map(|group| &mut group.items);
-        if let Some(item) = items.find(|item| item.piece.uid == uid && item.arrived.is_none())
-            && arrived.octets.len() as u64 <= item.reserved
-        {
-            item.arrived = Some(arrived);
+        let Some(item) = items.find(|item| item.piece.uid == uid) else { return true };
+        if item.arrived.is_some() {
+            return false;
         }
+        item.arrived = (arrived.octets.len() as u64 <= item.reserved).then_some(arrived);
+        true
     }
 
     /// A command has been answered: what came of it is proved, or nothing. `false`: it is none of these.
@@ -244,9 +247,10 @@ mod tests {
         asking(&mut stash, "A", &[piece(5, None), piece(7, None)], &budget);
         asking(&mut stash, "B", &[piece(9, Some(WINDOW))], &budget);
         for uid in [5, 6, 9] {
-            stash.arrived(Uid::new(uid).unwrap(), arrived(b"x"));
+            assert!(stash.arrived(Uid::new(uid).unwrap(), arrived(b"x")));
         }
-        stash.arrived(Uid::new(7).unwrap(), arrived(&[b'x'; 6_000]));
+        assert!(stash.arrived(Uid::new(7).unwrap(), arrived(&[b'x'; 6_000])));
+        assert!(!stash.arrived(Uid::new(5).unwrap(), arrived(b"y")), "it has come already");
         assert_eq!(stash.take(piece(5, None)), None, "not proved yet");
         assert!(
             stash.expects(piece(5, None)) && stash.expects(piece(5, Some(WINDOW))) && !stash.expects(piece(9, None))

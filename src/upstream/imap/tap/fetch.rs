@@ -23,6 +23,9 @@ pub(in crate::upstream::imap) struct Fetch {
     depth: u32,
 }
 
+/// A message has one body: of two, nobody knows which is its own.
+pub(in crate::upstream::imap) const TWICE: Malformed = Malformed("the body of one message twice");
+
 /// What a FETCH response says of the body.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::upstream::imap) enum BodyItem {

@@ -25,7 +25,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 pub(super) use self::{
     aside::{Aside, Opened, Placed},
-    fetch::{BodyItem, Fetch},
+    fetch::{BodyItem, Fetch, TWICE},
     login::Login,
     numbers::Found,
     sort::ROWS,

@@ -174,6 +174,8 @@ impl Tap {
             if fetch.body.is_some() {
                 self.aside.bodies.push(fetch);
             }
+        } else if fetch.body.is_some() && self.aside.body.as_ref().is_some_and(|known| known.uid == fetch.uid) {
+            return Err(fetch::TWICE);
         } else if fetch.body.is_some() && (fetch.given || self.wants(&fetch)) {
             self.aside.body = Some(fetch);
             self.aside.wanted = None;
