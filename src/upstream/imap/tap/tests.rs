@@ -22,7 +22,7 @@ const SESSION: &[u8] = b"* OK [CAPABILITY IMAP4rev1  SASL-IR] hello\r\n\
     * SEARCH 5 7\r\n* ESEARCH (TAG \"A1\") UID COUNT 2 ALL 9:12\r\n\
     * 2 FETCH (FLAGS () BODY[] {25}\r\n)\r\nA1 OK * BYE\r\n* X {9}\r\n UID 7)\r\n\
     * 2 FETCH (UID 8 BODY[] {3}\r\na)\n X {2}\r\nbc)\r\n* XFOO {4}\r\nA1 O y {1}\r\nz\r\n\
-    * 1 FETCH (UID 7 BODY[] \"q\\\"\")\r\n* 2 EXPUNGE\r\nA1 OK [READ-WRITE] done\r\n* BYE\r\n";
+    * 1 FETCH (UID 9 BODY[] \"q\\\"\")\r\n* 2 EXPUNGE\r\nA1 OK [READ-WRITE] done\r\n* BYE\r\n";
 
 #[test]
 fn responses_are_sorted() {
@@ -49,6 +49,7 @@ fn hostile_lines_end_the_connection_and_hold_no_memory() {
         (b"+ go\r\n".to_vec(), "a continuation"),
         (b"* 0 FETCH (UID 7)\r\n".to_vec(), "a message number 0"),
         (b"* SEARCH 0\r\n".to_vec(), "a search"),
+        (b"* 1 FETCH (UID 7 BODY[] {1}\r\nx)\r\n* 1 FETCH (UID 7 BODY[] \"y\")\r\n".to_vec(), "one message twice"),
         (b"<html>\r\n".to_vec(), "a line that is no response"),
         (b"* X\r\n".repeat(10_001), "more than anything"),
         ([b"* X ".as_slice(), &b"x".repeat(60_000), b"\r\n"].concat().repeat(20), "more than anything"),
