@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! floor 3   main  cli  config  telemetry                the process; may import everything below
-//!           server  check  probe
+//!           server  admin  check  probe
 //!             │
 //! floor 2   gateway                                     one POP3 session on one upstream mailbox
 //!           ┌─┴────────┐
@@ -34,6 +34,7 @@
 //! * **F-27** `+OK` to QUIT means that every deleted message is gone, as the configured policy understands it. Where there
 //!   is doubt the answer is `-ERR`.
 
+pub mod admin;
 pub mod check;
 pub mod cli;
 pub mod config;

@@ -15,10 +15,12 @@ use tokio::{
     task::spawn_blocking,
     time::{sleep, timeout},
 };
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, info, warn};
 
 use self::ports::{Port, Sessions};
 use crate::{
+    admin,
     config::{self, Config},
     gateway::{Gateway, Route, Routes},
     net::{
@@ -98,6 +100,10 @@ struct Daemon {
     ports: Vec<Port>,
     sessions: Sessions,
     memory: Memory,
+    /// Tells the administrator's port that it is being stopped.
+    stopping: CancellationToken,
+    /// The administrator's port, which stays to the end.
+    admin: Option<AbortOnDropHandle<()>>,
 }
 
 /// A server as sessions have it: lines are kept open, and what was listed before is not listed again.
@@ -121,15 +127,23 @@ impl Daemon {
             room: Room::new(affordable.spare),
         };
         let Files { acceptor, routes } = Files::read(&config, &memory)?;
+        let admin = match &config.admin {
+            Some(at) => Some(ports::bind(at, "http").await?),
+            None => None,
+        };
         let ports = ports::open(&config.listeners, acceptor.as_ref(), &[]).await?;
         let gateway = Arc::new(Gateway::new(routes, config.gateway.clone(), stls(acceptor)));
         let mut sessions = Sessions::new(limits(&config, affordable));
         sessions.take(&ports, &gateway).await;
+        let stopping = CancellationToken::new();
+        // Who has come before is answered now, when there are sessions to be ready for.
+        let process = admin::Process { stopping: stopping.clone() };
+        let admin = admin.map(|port| AbortOnDropHandle::new(tokio::spawn(admin::serve(port, process))));
         for (upstream, users) in upstreams(&config) {
             info!(upstream, users, "serving");
         }
         info!("ready");
-        Ok(Self { config, gateway, ports, sessions, memory })
+        Ok(Self { config, gateway, ports, sessions, memory, stopping, admin })
     }
 
     /// Reads the configuration and its files again. Connections that come from now on are served as it says, unless
@@ -160,6 +174,7 @@ impl Daemon {
         for (section, same) in [
             ("limits", config.limits == before),
             ("cache", config.cache == self.config.cache),
+            ("admin", config.admin == self.config.admin),
             ("log", config.log == self.config.log),
         ] {
             if !same {
@@ -176,7 +191,9 @@ impl Daemon {
     /// Ends in the time that the configuration gives. A second signal ends what the first one waits for, but never an
     /// UPDATE.
     async fn drain(self, stop: &mut Stop) {
-        let Self { config, gateway, ports, sessions, memory } = self;
+        let Self { config, gateway, ports, sessions, memory, stopping, admin } = self;
+        // Before anything else, so that no more clients are sent here.
+        stopping.cancel();
         let config::Drain { accept_grace, deadline } = config.drain;
         let orderly = timeout(deadline, async {
             if !accept_grace.is_zero() {
@@ -203,6 +220,7 @@ impl Daemon {
         if timeout(WRITING, memory.listings.written()).await.is_err() {
             warn!("some listings are not on disk");
         }
+        drop(admin);
         info!("stopped");
     }
 }

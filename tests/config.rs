@@ -193,6 +193,28 @@ fn ports_without_tls_that_are_not_for_everybody_are_listed() {
     }
 }
 
+/// Nobody is asked who they are there.
+#[test]
+fn an_administrators_port_for_other_machines_is_listed() {
+    for (listen, warned) in [
+        ("127.0.0.1:9110", false),
+        ("localhost:9110", false),
+        ("[::1]:9110", false),
+        ("0.0.0.0:9110", true),
+        ("[::]:9110", true),
+        ("popgate.example.com:9110", true),
+    ] {
+        let mut command_line = upstream("imap://localhost");
+        command_line.set.push(format!("admin.listen={listen}"));
+        let config = load(&[], &[], &command_line);
+        assert_eq!(config.admin.unwrap().to_string(), listen);
+        let expected =
+            format!("admin.listen: other machines may ask at {listen}, too, and nobody need say who they are");
+        assert_eq!(config.warnings, if warned { vec![expected] } else { Vec::new() });
+    }
+    assert_eq!(load(&[], &[], &upstream("imap://localhost")).admin, None);
+}
+
 /// Peers are known by their addresses in IPv4, also where the port is one of IPv6.
 #[test]
 fn networks_of_ipv4_in_ipv6_are_networks_of_ipv4() {
@@ -224,7 +246,7 @@ fn what_the_manual_comments_out_can_be_used() {
         None => line,
     });
     let whole = whole.collect::<Vec<_>>().join("\n");
-    assert_eq!(settings, 13);
+    assert_eq!(settings, 14);
     let file = directory.path().join("popgate.toml");
     fs::write(&file, whole).unwrap();
     let config = load(&[&file], &[], &CommandLine::default());
@@ -232,6 +254,7 @@ fn what_the_manual_comments_out_can_be_used() {
     assert!(config.tls.is_some() && upstream.ca.is_some() && upstream.server.on_delete.is_some());
     assert_eq!(config.cache.path, Some(directory.path().join("listings")));
     assert_eq!((config.append_domain.as_deref(), config.routes.len()), (Some("example.com"), 1));
+    assert_eq!(config.admin.unwrap().to_string(), "127.0.0.1:9110");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
+mod admin;
 mod cache;
 mod certificates;
 mod check;

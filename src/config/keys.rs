@@ -133,6 +133,7 @@ pub(super) const KEYS: &[(&str, Kind, &str)] = &[
     ("limits.logins_per_second", Kind::Number, "a number from 1 to 1000000"),
     ("drain.accept_grace", Kind::Text, "0s or a time shorter than drain.deadline, such as \"5s\""),
     ("drain.deadline", Kind::Text, "a time from 0s to 1h, such as \"25s\""),
+    ("admin.listen", Kind::Text, "HOST:PORT, such as \"127.0.0.1:9110\", an IPv6 address in brackets"),
     ("log.format", Kind::Text, "\"text\" or \"json\""),
     (
         "log.level",

@@ -47,6 +47,8 @@ pub struct Config {
     pub limits: Limits,
     /// How the process ends.
     pub drain: Drain,
+    /// Where the administrator is answered by HTTP, if anywhere.
+    pub admin: Option<Endpoint>,
     /// What is logged, and how.
     pub log: telemetry::Settings,
     /// The names of the `dangerous_…` options that are switched on, to be logged at each start.

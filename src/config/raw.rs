@@ -14,6 +14,7 @@ pub(super) struct Raw {
     pub(super) cache: Cache,
     pub(super) limits: Limits,
     pub(super) drain: Drain,
+    pub(super) admin: Admin,
     pub(super) log: Log,
 }
 
@@ -30,6 +31,12 @@ pub(super) struct Listen {
 pub(super) struct Tls {
     pub(super) certificate: Option<String>,
     pub(super) key: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Admin {
+    pub(super) listen: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
@@ -121,6 +128,7 @@ impl Default for Raw {
             cache: Cache::default(),
             limits: Limits::default(),
             drain: Drain::default(),
+            admin: Admin::default(),
             log: Log::default(),
         }
     }

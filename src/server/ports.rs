@@ -50,17 +50,18 @@ pub(super) async fn open(
         let same = |port: &&Port| port.at == *endpoint && (endpoint.port != 0 || port.terms.is_tls() == *tls);
         let listener = match known.iter().position(same) {
             Some(index) => Arc::clone(&known.swap_remove(index).listener),
-            None => {
-                let failed = |error| Error::Port { at: endpoint.clone(), error };
-                let listener = Arc::new(Listener::bind(endpoint).await.map_err(failed)?);
-                let scheme = if *tls { "pop3s" } else { "pop3" };
-                info!(url = %format_args!("{scheme}://{}", listener.address()), "listening");
-                listener
-            }
+            None => Arc::new(bind(endpoint, if *tls { "pop3s" } else { "pop3" }).await?),
         };
         ports.push(Port { at: endpoint.clone(), listener, terms });
     }
     Ok(ports)
+}
+
+/// Opens a port, and says so in a URL with this scheme.
+pub(super) async fn bind(at: &Endpoint, scheme: &str) -> Result<Listener, Error> {
+    let listener = Listener::bind(at).await.map_err(|error| Error::Port { at: at.clone(), error })?;
+    info!(url = %format_args!("{scheme}://{}", listener.address()), "listening");
+    Ok(listener)
 }
 
 /// All who are connected.

@@ -89,6 +89,11 @@ impl Popgate {
         self.log().lines().find_map(|line| port_of(line, "pop3s")).expect("popgate should listen for TLS")
     }
 
+    /// Where the administrator asks, if it was started with `admin.listen`.
+    pub(crate) fn admin_port(&self) -> u16 {
+        self.log().lines().find_map(|line| port_of(line, "http")).expect("popgate should listen for the administrator")
+    }
+
     /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()

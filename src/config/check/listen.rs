@@ -1,11 +1,14 @@
-//! Where clients are awaited.
+//! Where clients are awaited, and the administrator.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
 use super::{Check, Listener, keys, network, quoted};
-use crate::config::{raw::Raw, url::Url};
+use crate::{
+    config::{raw::Raw, url::Url},
+    net::Endpoint,
+};
 
 impl Check<'_> {
     pub(super) fn listeners(&mut self, raw: &Raw) -> Vec<Listener> {
@@ -34,6 +37,19 @@ impl Check<'_> {
             listeners.push(Listener { endpoint: url.endpoint(port), tls, proxies });
         }
         listeners
+    }
+
+    pub(super) fn admin(&mut self, raw: &Raw) -> Option<Endpoint> {
+        const KEY: &str = "admin.listen";
+        let written = raw.admin.listen.as_ref()?;
+        let url = format!("http://{written}");
+        let endpoint = Url::parse(&url).and_then(|url| Some(url.endpoint(url.port?)));
+        let Some(endpoint) = endpoint else { return self.wrong(KEY, written) };
+        if !endpoint.is_loopback() {
+            self.warnings
+                .push(format!("{KEY}: other machines may ask at {written}, too, and nobody need say who they are"));
+        }
+        Some(endpoint)
     }
 
     /// Without TLS only some may log in. Notes a port at which none of them can arrive.

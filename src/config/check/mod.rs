@@ -48,6 +48,7 @@ impl Check<'_> {
         let cache = self.cache(raw);
         let limits = self.limits(raw);
         let drain = self.drain(raw);
+        let admin = self.admin(raw);
         let log = self.log(raw);
         Some(Config {
             listeners,
@@ -59,6 +60,7 @@ impl Check<'_> {
             cache: cache?,
             limits: limits?,
             drain: drain?,
+            admin,
             log: log?,
             dangerous: mem::take(&mut self.dangerous),
             warnings: mem::take(&mut self.warnings),
