@@ -1,37 +1,37 @@
-//! One logged-in line to the server: commands out, outcomes in.
+//! One line to the server: commands out, outcomes in.
 //!
 //! Every command goes through [`Conn::send`] and is open until [`Conn::finish`] has its tagged reply; nothing but a tagged
 //! OK in the mailbox that was selected is a success. Any surprise breaks the line for good: a broken line is never used again.
+//!
+//! async-imap decodes what the server says. Its client exists for one response at a time, so that a line that waits holds
+//! none of its buffers; tags are made here, because they go on where the last one ended.
 
-use std::{
-    collections::VecDeque,
-    future::{Future, poll_fn},
-    io,
-    pin::pin,
-    task::Poll,
-    time::Duration,
-};
+use std::{collections::VecDeque, future::poll_fn, io, time::Duration};
 
 use async_imap::{
-    Session,
-    error::Error,
+    Client,
     imap_proto::{MailboxDatum, RequestId, Response, Status},
 };
 use futures_util::FutureExt;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    io::AsyncWriteExt,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     capability::Capabilities,
     fault::{Outcome, Trouble},
     stash::{self, Arrived, Item, Stash},
-    tap::{Aside, BodyItem, Malformed, Opened, TWICE, Tap},
+    tap::{Aside, BodyItem, Login, Malformed, Next, Opened, TWICE, Tap},
     view::View,
 };
-use crate::{mail::Uid, upstream::Piece};
+use crate::{mail::Uid, net::Wire, upstream::Piece};
 
-/// A line to the server, logged in.
+/// A line to the server.
 pub(super) struct Conn {
-    session: Session<Tap>,
+    tap: Tap,
+    /// How many commands have been sent.
+    commands: u64,
     /// What the server can do for this user.
     pub(super) capabilities: Capabilities,
     /// What the server says of the selected mailbox.
@@ -68,10 +68,12 @@ enum Heard {
 }
 
 impl Conn {
-    pub(super) fn new(session: Session<Tap>, capabilities: Capabilities) -> Self {
+    /// A line on which nothing has been said.
+    pub(super) fn new(wire: Box<dyn Wire>) -> Self {
         Self {
-            session,
-            capabilities,
+            tap: Tap::new(wire),
+            commands: 0,
+            capabilities: Capabilities::default(),
             view: View::default(),
             stash: Stash::default(),
             arriving: None,
@@ -83,8 +85,8 @@ impl Conn {
     }
 
     /// What the tap keeps aside.
-    pub(super) fn aside(&mut self) -> &mut Aside {
-        &mut self.session.as_mut().aside
+    pub(super) const fn aside(&mut self) -> &mut Aside {
+        &mut self.tap.aside
     }
 
     /// Whether commands can still be sent on the line, as far as is known.
@@ -97,18 +99,60 @@ impl Conn {
         if self.broken {
             return Err(Trouble::Lost);
         }
-        self.session.as_mut().begin();
+        let tag = self.next_tag();
+        self.tap.send(&tag.0, command.as_bytes());
+        Ok(tag)
+    }
+
+    fn next_tag(&mut self) -> Tag {
         self.asked = Instant::now();
-        // The tap takes what is written at once, so this future is ready at its first poll.
-        match self.session.run_command(command).now_or_never() {
-            Some(Ok(tag)) => {
-                self.open.push_back(tag.clone());
-                Ok(tag)
+        self.commands += 1;
+        let tag = RequestId(format!("A{:04}", self.commands));
+        self.open.push_back(tag.clone());
+        tag
+    }
+
+    /// Waits for the greeting.
+    pub(super) async fn greeting(&mut self) -> Result<(), Trouble> {
+        let Next::Response = poll_fn(|cx| self.tap.poll_next(cx)).await.map_err(|error| trouble(&error))? else {
+            return Err(Trouble::Lost);
+        };
+        let Some(Ok(Some(greeting))) = Client::new(&mut self.tap).read_response().now_or_never() else {
+            return Err(UNPARSED.into());
+        };
+        match greeting.parsed() {
+            Response::Data { status: Status::Ok, .. } => Ok(()),
+            Response::Data { status: Status::Bye, outcome } => Err(Trouble::Bye(Outcome::of(outcome))),
+            // Whoever it says we are, it is not who the client says it is; and TLS can no longer be started.
+            Response::Data { status: Status::PreAuth, .. } => {
+                Err(Trouble::Unfit("the server greets as if somebody had logged in (PREAUTH)"))
             }
-            _ => {
-                self.broken = true;
-                Err(Trouble::Lost)
+            _ => Err(Malformed("no IMAP greeting").into()),
+        }
+    }
+
+    /// The wire, for the TLS handshake; `None` if more has come or gone than what has been answered.
+    pub(super) fn into_wire(self) -> Option<Box<dyn Wire>> {
+        if self.is_usable() && self.open.is_empty() { self.tap.into_wire() } else { None }
+    }
+
+    /// Logs in. If it fails, the challenge for which there was no answer belongs to the failure. What the server has said before
+    /// is forgotten, and with it the reply to a command in the same flight that nobody awaits.
+    pub(super) async fn log_in(&mut self, login: Login) -> Result<(), (Trouble, Option<Vec<u8>>)> {
+        let tag = self.next_tag();
+        self.tap.log_in(&tag.0, login);
+        self.aside().capabilities = None;
+        let outcome = self.finish(&tag).await;
+        self.finished.clear();
+        self.view = View::default();
+        let (unanswered, explained) =
+            self.tap.logged_in().map_or((false, None), |login| (!login.answers.is_empty(), login.explained));
+        match outcome {
+            Ok(_) if unanswered || !self.tap.has_sent_all() => {
+                Err((self.fail(Malformed("its answer before the log-in was sent").into()), None))
             }
+            Ok(_) => Ok(()),
+            Err(trouble) => Err((self.fail(trouble), explained)),
         }
     }
 
@@ -238,7 +282,7 @@ impl Conn {
                 octets => octets,
             };
             if let Some(arriving) = &mut self.arriving {
-                arriving.extend_from_slice(self.session.as_mut().body(octets));
+                arriving.extend_from_slice(self.tap.body(octets));
             }
             self.consume(octets);
         }
@@ -277,7 +321,7 @@ impl Conn {
         // Replies to what was forsaken concern nobody any more.
         self.finished.clear();
         let is_quiet = self.open.is_empty() && self.stash.is_empty();
-        is_quiet && self.is_usable() && self.session.as_mut().is_clean()
+        is_quiet && self.is_usable() && self.tap.is_clean()
     }
 
     /// Sends a FETCH for a body and waits until the body begins or the command ends.
@@ -308,8 +352,7 @@ impl Conn {
 
     /// Waits for more octets of the body that streams; how many are here, 0 at its end.
     pub(super) async fn more_body(&mut self) -> Result<usize, Trouble> {
-        let session = &mut self.session;
-        let octets = timeout_at(Instant::now() + COMMAND, poll_fn(|cx| session.as_mut().poll_body(cx)));
+        let octets = timeout_at(Instant::now() + COMMAND, poll_fn(|cx| self.tap.poll_body(cx)));
         let trouble = match octets.await {
             Ok(Ok(octets)) => return Ok(octets),
             Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Trouble::Lost,
@@ -322,17 +365,17 @@ impl Conn {
 
     /// The octets that [`more_body`](Self::more_body) found.
     pub(super) fn body(&mut self, octets: usize) -> &[u8] {
-        self.session.as_mut().body(octets)
+        self.tap.body(octets)
     }
 
     /// They have been used.
     pub(super) fn consume(&mut self, octets: usize) {
-        self.session.as_mut().consume(octets);
+        self.tap.consume(octets);
     }
 
     /// How much of a body that nobody reads lies on the line.
     pub(super) fn unread(&mut self) -> u64 {
-        self.session.as_mut().remaining()
+        self.tap.remaining()
     }
 
     /// All octets of the body have been read: waits for the tagged OK, and for the proof that they were of `uid`.
@@ -354,7 +397,7 @@ impl Conn {
     pub(super) async fn idle(&mut self) -> Trouble {
         loop {
             if self.open.is_empty() {
-                let busy = self.session.as_mut().is_busy();
+                let busy = self.tap.is_busy();
                 let quiet = match self.stash.is_empty() {
                     _ if busy => self.asked + SOON,
                     false => self.asked + STALE,
@@ -366,7 +409,7 @@ impl Conn {
                         return self.fail(Malformed("a reply to no command").into());
                     }
                     Ok(Err(trouble)) => return self.fail(trouble),
-                    Err(_) if busy => self.session.as_mut().relax(),
+                    Err(_) if busy => self.tap.relax(),
                     // Whoever has not asked for it by now will hardly do so.
                     Err(_) if !self.stash.is_empty() => self.stash.discard(),
                     Err(_) => {
@@ -384,17 +427,15 @@ impl Conn {
     /// Says LOGOUT and hangs up without waiting for an answer.
     pub(super) async fn leave(mut self) {
         if self.open.is_empty() && self.send("LOGOUT").is_ok() {
-            let session = &mut self.session;
             // A server that does not read any more is left without a word.
-            let _ = timeout_at(Instant::now() + FAREWELL, poll_fn(|cx| session.as_mut().poll_send(cx))).await;
-            let _ =
-                timeout_at(Instant::now() + FAREWELL, tokio::io::AsyncWriteExt::shutdown(self.session.as_mut())).await;
+            let _ = timeout_at(Instant::now() + FAREWELL, poll_fn(|cx| self.tap.poll_send(cx))).await;
+            let _ = timeout_at(Instant::now() + FAREWELL, self.tap.shutdown()).await;
         }
     }
 
     /// Breaks the line.
     pub(super) fn abort(mut self) {
-        self.session.as_mut().abort();
+        self.tap.abort();
     }
 
     /// The next thing the server says, as long as it says anything within `patience` of its last octet.
@@ -405,7 +446,7 @@ impl Conn {
                 Ok(Ok(heard)) => return Ok(heard),
                 Ok(Err(trouble)) => return Err(self.fail(trouble)),
                 Err(_) => {
-                    let extended = self.session.as_mut().heard() + patience;
+                    let extended = self.tap.heard() + patience;
                     if extended <= deadline {
                         return Err(self.fail(Trouble::Silent(what)));
                     }
@@ -420,30 +461,22 @@ impl Conn {
         trouble
     }
 
-    /// Cancel-safe: what has been read stays in async-imap's buffer or in the tap.
+    /// Cancel-safe: a response is taken whole.
     async fn listen(&mut self) -> Result<Heard, Trouble> {
         if self.broken {
             return Err(Trouble::Lost);
         }
-        let session = &mut self.session;
-        let response = poll_fn(|cx| {
-            let polled = pin!(session.read_response()).poll(cx);
-            match polled {
-                Poll::Ready(response) => Poll::Ready(Ok(response)),
-                // A body in its way is why the line does not go on.
-                Poll::Pending => {
-                    session.as_mut().aside.opened.take().map_or(Poll::Pending, |opened| Poll::Ready(Err(opened)))
+        match poll_fn(|cx| self.tap.poll_next(cx)).await.map_err(|error| trouble(&error))? {
+            Next::Body(opened) => Ok(Heard::Body(opened)),
+            Next::Response => {
+                self.view.shrunk |= std::mem::take(&mut self.aside().vanished);
+                // It is here whole, so nothing is waited for, and nothing is left over.
+                match Client::new(&mut self.tap).read_response().now_or_never() {
+                    Some(Ok(Some(response))) => self.note(response.parsed()),
+                    _ => Err(UNPARSED.into()),
                 }
             }
-        });
-        match response.await {
-            Err(opened) => Ok(Heard::Body(opened)),
-            Ok(Ok(Some(response))) => {
-                self.view.shrunk |= std::mem::take(&mut self.aside().vanished);
-                self.note(response.parsed())
-            }
-            Ok(Ok(None)) => Err(Trouble::Lost),
-            Ok(Err(error)) => Err(trouble(&error)),
+            Next::End => Err(Trouble::Lost),
         }
     }
 
@@ -472,7 +505,7 @@ impl Conn {
 }
 
 /// What a tagged status means.
-pub(super) fn judge(status: &Status, outcome: Outcome) -> Result<Outcome, Trouble> {
+fn judge(status: &Status, outcome: Outcome) -> Result<Outcome, Trouble> {
     match status {
         Status::Ok => Ok(outcome),
         Status::No => Err(Trouble::No(outcome)),
@@ -481,24 +514,17 @@ pub(super) fn judge(status: &Status, outcome: Outcome) -> Result<Outcome, Troubl
     }
 }
 
-/// What an error below async-imap means. Its own parse errors quote what they could not parse, so their text is dropped.
-pub(super) fn trouble(error: &io::Error) -> Trouble {
+/// What an error of the tap means.
+fn trouble(error: &io::Error) -> Trouble {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Malformed>()) {
         Some(malformed) => (*malformed).into(),
         None if error.kind() == io::ErrorKind::UnexpectedEof => Trouble::Lost,
-        None if error.kind() == io::ErrorKind::Other => Malformed("a response that cannot be parsed").into(),
         None => Trouble::Broken(error.kind()),
     }
 }
 
-/// Likewise for async-imap's own error type.
-pub(super) fn failure(error: &Error) -> Trouble {
-    match error {
-        Error::Io(error) => trouble(error),
-        Error::ConnectionLost => Trouble::Lost,
-        _ => Malformed("a response that cannot be parsed").into(),
-    }
-}
+/// async-imap's own words for it quote what it could not parse.
+const UNPARSED: Malformed = Malformed("a response that cannot be parsed");
 
 /// So long may a server be silent while a command is open.
 pub(super) const COMMAND: Duration = Duration::from_secs(60);

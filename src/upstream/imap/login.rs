@@ -1,9 +1,7 @@
-//! Logging in: which mechanism, and what it says. The texts go to the tap, never through async-imap, which logs what it
-//! sends.
+//! Logging in: which mechanism, and what it says.
 
 use std::net::IpAddr;
 
-use async_imap::Client;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
@@ -14,7 +12,7 @@ use super::{
     dial::{self, Greeted},
     fault::{Outcome, Phase, Trouble},
     name,
-    tap::{Login, Malformed, Tap},
+    tap::Login,
 };
 use crate::{
     mail::{Credentials, Proof, TokenMechanism},
@@ -30,19 +28,19 @@ pub(super) async fn login(server: &Server, pass: Option<Pass<'_>>, who: &Credent
     {
         pass.learn(reached);
     }
-    let (client, offered) = knocked.map_err(|trouble| before_login(trouble, server))?;
-    let (conn, _) = enter(server, client, &offered, who).await?;
+    let (conn, offered) = knocked.map_err(|trouble| before_login(trouble, server))?;
+    let (conn, _) = enter(server, conn, &offered, who).await?;
     Ok(conn)
 }
 
 /// A line on which the server has said what it can do, and the words in which it did.
-pub(super) async fn knock(server: &Server) -> Result<(Client<Tap>, String), Trouble> {
-    let Greeted { mut client, capabilities } = dial::connect(server).await?;
+pub(super) async fn knock(server: &Server) -> Result<(Conn, String), Trouble> {
+    let Greeted { mut conn, capabilities } = dial::connect(server).await?;
     let offered = match capabilities {
         Some(offered) => offered,
-        None => dial::ask_capabilities(&mut client).await?,
+        None => dial::ask_capabilities(&mut conn).await?,
     };
-    Ok((client, offered))
+    Ok((conn, offered))
 }
 
 /// Nobody has looked at the credentials yet, so that no refusal can be theirs.
@@ -53,28 +51,29 @@ pub(super) fn before_login(trouble: Trouble, server: &Server) -> Fault {
 /// The same line with `who` logged in, and what the server says now that it can do.
 pub(super) async fn enter(
     server: &Server,
-    client: Client<Tap>,
+    mut conn: Conn,
     offered: &str,
     who: &Credentials,
 ) -> Result<(Conn, String), Fault> {
     let trusted = server.trusted();
     let fault = |trouble: Trouble| trouble.into_fault(Phase::Login, trusted);
     let before = Capabilities::read(offered);
-    let mut login = command(who, before, &server.settings.endpoint).map_err(fault)?;
-    login.before = who.address.filter(|_| before.id).map(introduction);
-    let session = match authenticate(client, login).await {
-        Ok(session) => session,
-        Err((trouble, challenge)) => {
-            let trouble = discreet(trouble, &who.proof);
-            return Err(match (&who.proof, challenge) {
-                // The server asked once more than there is to say about a password, so it has not looked at it.
-                (Proof::Password(_), Some(_)) => trouble.into_fault(Phase::Open, trusted),
-                (_, challenge) => Fault { challenge, ..fault(trouble) },
-            });
-        }
-    };
+    let login = command(who, before, &server.settings.endpoint).map_err(fault)?;
+    if let Some(address) = who.address.filter(|_| before.id) {
+        // In the same flight; what it is answered is for nobody.
+        conn.send(&introduction(address)).map_err(fault)?;
+    }
+    let entered = dial::within(COMMAND, "it checked the credentials", conn.log_in(login)).await;
+    if let Err((trouble, explained)) = entered.map_err(|silent| (silent, None)).and_then(|entered| entered) {
+        let challenge = explained.and_then(|challenge| STANDARD.decode(challenge).ok());
+        let trouble = discreet(trouble, &who.proof);
+        return Err(match (&who.proof, challenge) {
+            // The server asked once more than there is to say about a password, so it has not looked at it.
+            (Proof::Password(_), Some(_)) => trouble.into_fault(Phase::Open, trusted),
+            (_, challenge) => Fault { challenge, ..fault(trouble) },
+        });
+    }
     // What the server offers before log-in is not what it offers this user (Gmail).
-    let mut conn = Conn::new(session, Capabilities::default());
     let mut names = conn.aside().capabilities.take();
     if names.is_none() {
         conn.run("CAPABILITY").await.map_err(|trouble| trouble.into_fault(Phase::Open, trusted))?;
@@ -85,31 +84,6 @@ pub(super) async fn enter(
     // Gmail says so both times, and once is enough: on it hangs whether what is deleted goes to the trash or for good.
     conn.capabilities.gmail |= before.gmail;
     Ok((conn, names))
-}
-
-/// async-imap believes it sends LOGIN with two empty strings; the tap sends `login` in its place and answers the
-/// server's challenges, so that all mechanisms are one to async-imap, which cannot do all of them.
-async fn authenticate(
-    mut client: Client<Tap>,
-    login: Login,
-) -> Result<async_imap::Session<Tap>, (Trouble, Option<Vec<u8>>)> {
-    let tap = client.get_mut();
-    tap.begin();
-    tap.aside.tagged = None;
-    tap.aside.capabilities = None;
-    tap.arm(login);
-    let outcome = dial::within(COMMAND, "it checked the credentials", client.login_with_capabilities("", "")).await;
-    match outcome.map_err(|trouble| (trouble, None))? {
-        Ok((mut session, _)) => match session.as_mut().disarm() {
-            Some(login) if login.is_unsaid() => Err((Malformed("its answer before the log-in was sent").into(), None)),
-            _ => Ok(session),
-        },
-        Err((error, mut client)) => {
-            let tap = client.get_mut();
-            let challenge = tap.disarm().and_then(|login| STANDARD.decode(login.explained?).ok());
-            Err((dial::refusal(tap, &error), challenge))
-        }
-    }
 }
 
 /// Some servers repeat what they did not understand. What they say goes to the log; what was said to them must not.

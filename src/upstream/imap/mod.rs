@@ -1,5 +1,5 @@
-//! IMAP mailboxes (RFC 3501). async-imap makes tags, writes commands and decodes responses; the `tap` below it carries the
-//! octets, and the loop above it, in `conn`, decides what succeeded. Nothing outside this room sees a type of async-imap.
+//! IMAP mailboxes (RFC 3501). async-imap decodes responses; the `tap` below it carries the octets, and the loop above it, in
+//! `conn`, sends commands and decides what succeeded. Nothing outside this room sees a type of async-imap.
 //!
 //! ```text
 //!  mailbox   one maildrop: a line when it needs one, and what may be asked of it; its messages are the `body`'s
@@ -7,7 +7,7 @@
 //!     │      `removal` knows the means of the third
 //!   conn     one line: commands out, outcomes in; beside it the stash, messages that came before they were asked for, and
 //!     │      the view, what the server says of the mailbox unasked
-//!     │      async_imap::Session
+//!     │      async_imap::Client
 //!    tap     octets: bounded, vetted, sorted
 //! ```
 //!

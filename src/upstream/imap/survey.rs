@@ -115,15 +115,15 @@ async fn explore(
     survey: &mut Survey,
 ) -> Result<(), Fault> {
     progress(Step::Connect);
-    let (mut client, offered) = login::knock(server).await.map_err(|trouble| login::before_login(trouble, server))?;
+    let (mut conn, offered) = login::knock(server).await.map_err(|trouble| login::before_login(trouble, server))?;
     survey.offered = Some(Offer::of(server, &offered));
     let Some(who) = who else {
         // A courtesy, which keeps the server's log free of complaints.
-        let _ = timeout(FAREWELL, dial::checked(&mut client, "LOGOUT")).await;
+        let _ = timeout(FAREWELL, dial::checked(&mut conn, "LOGOUT")).await;
         return Ok(());
     };
     progress(Step::LogIn);
-    let (conn, granted) = login::enter(server, client, &offered, who).await?;
+    let (conn, granted) = login::enter(server, conn, &offered, who).await?;
     survey.granted = Some(words(&granted));
     progress(Step::List);
     let listing = listing::open(server, conn, Access::Look, None).await;

@@ -1,4 +1,4 @@
-//! What the tap keeps for others to take: bodies, rows, findings, and the lines that async-imap would drop.
+//! What the tap keeps for others to take: bodies, rows, findings, and what async-imap's parser would not hold.
 
 use super::{Fetch, Found};
 use crate::mail::{Message, Uid};
@@ -28,10 +28,6 @@ pub(in crate::upstream::imap) struct Aside {
     pub(in crate::upstream::imap) trash: Option<String>,
     /// The newest list of capabilities, as words.
     pub(in crate::upstream::imap) capabilities: Option<String>,
-    /// The newest tagged response, as async-imap saw it: what async-imap makes of a refused log-in does not hold its code.
-    pub(in crate::upstream::imap) tagged: Option<Vec<u8>>,
-    /// The server's farewell, likewise.
-    pub(in crate::upstream::imap) bye: Option<Vec<u8>>,
     /// The flags defined in the mailbox (RFC 3501 §7.2.6).
     pub(in crate::upstream::imap) flags: Option<String>,
 }

@@ -3,16 +3,16 @@
 
 use std::{
     collections::VecDeque,
-    future::Future as _,
     io,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll, Waker},
 };
 
 use async_imap::Client;
+use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{BodyItem, Found, Login, Malformed, Tap};
+use super::{BodyItem, Found, Login, Malformed, Next, Tap};
 use crate::{
     mail::{Message, Uid},
     net::Wire,
@@ -77,39 +77,32 @@ pub(crate) fn heard(pieces: &[&[u8]], expected: Expected) -> Heard {
     let mut tap = Tap::new(Box::new(Pieces::new(pieces)));
     let mut heard = Heard::default();
     if expected == Expected::All {
-        tap.arm(Login::new(b"LOGIN a b".to_vec(), [b"c".to_vec()], b"*"));
-        assert!(flushed(&mut tap, b"A1 LOGIN\r\n"));
+        tap.log_in("A1", Login::new(b"LOGIN a b".to_vec(), [b"c".to_vec()], b"*"));
     }
     let cx = &mut Context::from_waker(Waker::noop());
     loop {
         expected.tell(&mut tap);
-        let mut octets = [0; 100];
-        let mut octets = ReadBuf::new(&mut octets);
-        let read = loop {
-            let read = Pin::new(&mut tap).poll_read(cx, &mut octets);
+        let next = loop {
+            let next = tap.poll_next(cx);
             is_bounded(&tap, sent);
-            if read.is_ready() || tap.aside.opened.is_some() {
-                break read;
+            if let Poll::Ready(next) = next {
+                break next;
             }
         };
-        if tap.aside.opened.take().is_some() {
-            assert!(read.is_pending(), "a body, and octets for async-imap");
-            match body(&mut tap) {
-                Ok(body) => heard.bodies.push(body),
-                Err(error) => {
-                    heard.trouble = Some(error.to_string());
-                    break;
-                }
+        let step = next.and_then(|next| match next {
+            Next::Body(_) => body(&mut tap).map(|body| heard.bodies.push(body)).map(|()| true),
+            Next::Response => {
+                heard.passed.push_str(std::str::from_utf8(&std::mem::take(&mut tap.passed)).expect("ASCII"));
+                Ok(true)
             }
-            continue;
-        }
+            Next::End => Ok(false),
+        });
         heard.fetched.extend(tap.aside.body.take().map(|fetch| (fetch.uid, fetch.body)));
         heard.fetched.extend(tap.aside.bodies.drain(..).map(|fetch| (fetch.uid, fetch.body)));
-        heard.passed.push_str(std::str::from_utf8(octets.filled()).expect("ASCII"));
-        match read {
-            Poll::Ready(Ok(())) if octets.filled().is_empty() => break,
-            Poll::Ready(Ok(())) | Poll::Pending => {}
-            Poll::Ready(Err(error)) => {
+        match step {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) => {
                 heard.trouble = Some(error.to_string());
                 break;
             }
@@ -121,29 +114,30 @@ pub(crate) fn heard(pieces: &[&[u8]], expected: Expected) -> Heard {
     heard.trash = tap.aside.trash.take();
     heard.capabilities = tap.aside.capabilities.take();
     heard.flags = tap.aside.flags.take();
-    heard.explained = tap.disarm().and_then(|login| login.explained);
+    heard.explained = tap.logged_in().and_then(|login| login.explained);
     heard
 }
 
 /// How many responses async-imap has parsed when the octets, or the tap's patience with them, are at their end. It has
 /// parsed all that the tap passed to it.
 pub(crate) fn parsed(pieces: &[&[u8]]) -> usize {
-    let mut client = Client::new(Tap::new(Box::new(Pieces::new(pieces))));
+    let mut tap = Tap::new(Box::new(Pieces::new(pieces)));
     let cx = &mut Context::from_waker(Waker::noop());
     let mut count = 0;
     loop {
-        let polled = pin!(client.read_response()).poll(cx);
-        assert!(client.get_ref().aside.opened.is_none(), "a body that nobody expected");
-        match polled {
+        match tap.poll_next(cx) {
             Poll::Pending => {}
-            Poll::Ready(Ok(None)) => return count,
-            Poll::Ready(Ok(Some(response))) => {
+            Poll::Ready(Ok(Next::Response)) => {
+                let response = Client::new(&mut tap).read_response().now_or_never();
+                let response = response.expect("half a response").expect("what cannot be parsed").expect("no response");
                 assert!(!format!("{:?}", response.parsed()).is_empty());
+                assert!(tap.passed.is_empty(), "more than a response");
                 count += 1;
             }
+            Poll::Ready(Ok(Next::Body(_))) => panic!("a body that nobody expected"),
+            Poll::Ready(Ok(Next::End)) => return count,
             Poll::Ready(Err(error)) => {
-                let ours = error.get_ref().is_some_and(|inner| inner.is::<Malformed>());
-                assert!(ours, "the tap passes what async-imap cannot parse: {error}");
+                assert!(error.get_ref().is_some_and(|inner| inner.is::<Malformed>()), "{error}");
                 return count;
             }
         }
@@ -164,11 +158,6 @@ fn body(tap: &mut Tap) -> io::Result<Vec<u8>> {
             }
         }
     }
-}
-
-fn flushed(tap: &mut Tap, octets: &[u8]) -> bool {
-    let cx = &mut Context::from_waker(Waker::noop());
-    Pin::new(&mut *tap).poll_write(cx, octets).is_ready() && Pin::new(tap).poll_flush(cx).is_ready()
 }
 
 /// No announcement makes the tap set memory aside, and what has been sent is held at most once.

@@ -1,13 +1,11 @@
-//! The log-in that the tap says in place of the blank one that async-imap writes.
+//! A log-in as the tap says it.
 
 use std::collections::VecDeque;
 
 use crate::mail::Secret;
 
-/// A log-in: the command that stands in for the next one async-imap sends, and the answers to the server's challenges.
+/// A log-in: the command, and the answers to the server's challenges.
 pub(in crate::upstream::imap) struct Login {
-    /// A command's text that goes before it in the same flight. What it is answered is for nobody.
-    pub(in crate::upstream::imap) before: Option<String>,
     /// The command's text behind the tag.
     pub(in crate::upstream::imap) command: Secret<Vec<u8>>,
     /// The lines that answer challenges, in order, without their ends.
@@ -16,8 +14,6 @@ pub(in crate::upstream::imap) struct Login {
     pub(in crate::upstream::imap) surrender: &'static [u8],
     /// The challenge too many.
     pub(in crate::upstream::imap) explained: Option<Vec<u8>>,
-    /// The tag it was sent with.
-    pub(super) tag: Option<Vec<u8>>,
 }
 
 impl Login {
@@ -28,11 +24,6 @@ impl Login {
         surrender: &'static [u8],
     ) -> Self {
         let answers = answers.into_iter().map(Secret::new).collect();
-        Self { before: None, command: Secret::new(command), answers, surrender, explained: None, tag: None }
-    }
-
-    /// Whether some of it has not been sent.
-    pub(in crate::upstream::imap) fn is_unsaid(&self) -> bool {
-        self.tag.is_none() || !self.answers.is_empty()
+        Self { command: Secret::new(command), answers, surrender, explained: None }
     }
 }

@@ -1,12 +1,12 @@
 //! The tap: the transport between a wire and async-imap.
 //!
 //! What comes from the server passes through here first, octet by octet. It is cut into responses, bounded, vetted, and
-//! sorted: status lines, EXISTS and EXPUNGE go on to async-imap in a form its parser is known to take; the octets of a
-//! message go to whoever reads its body, listing rows and search results into compact tables, and everything that
-//! nobody asked for is swallowed. What async-imap writes is gathered and goes out in one piece; the log-in command is
-//! replaced on the way by the true one, so that no secret passes through a library that logs.
+//! sorted: status lines, EXISTS and EXPUNGE go on to async-imap, one at a time and whole, in a form its parser is known to
+//! take; the octets of a message go to whoever reads its body, listing rows and search results into compact tables, and
+//! everything that nobody asked for is swallowed. Commands go out while answers are awaited, and past async-imap, so that
+//! no secret passes through a library that logs.
 //!
-//! A line it cannot make sense of ends the connection. Commands, tags and outcomes are none of its business.
+//! A line it cannot make sense of ends the connection. Tags and outcomes are none of its business.
 
 use std::{
     fmt, io,
@@ -52,11 +52,9 @@ pub(super) struct Tap {
     within: Within,
     /// The FETCH response that is being read; it may be open across literals.
     fetch: Option<Fetch>,
-    /// Vetted, for async-imap.
+    /// One response, vetted, for async-imap.
     passed: BytesMut,
-    /// Written by async-imap, not yet flushed.
-    gathered: Vec<u8>,
-    /// Flushed; from `sent` on it has not been taken by the wire yet. It may hold a password.
+    /// Commands; from `sent` on the wire has not taken them yet. They may hold a password.
     output: Zeroizing<Vec<u8>>,
     sent: usize,
     /// When the server was last heard: what shows that it still makes progress.
@@ -70,9 +68,8 @@ pub(super) struct Tap {
     ended: bool,
     /// No buffer is kept while nothing comes.
     idle: bool,
+    /// The log-in that is going on.
     login: Option<Login>,
-    /// The tag of a command whose answer is for nobody, until it is answered.
-    unheeded: Option<Vec<u8>>,
     /// What arrived beside the line, for those who asked for it.
     pub(super) aside: Aside,
 }
@@ -81,6 +78,17 @@ pub(super) struct Tap {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the server sent {0}")]
 pub(super) struct Malformed(pub(super) &'static str);
+
+/// What comes next from the server.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// A response for async-imap, which is here whole.
+    Response,
+    /// A body of which no octet has been read.
+    Body(Opened),
+    /// Nothing any more.
+    End,
+}
 
 /// Where in a response the next octet stands.
 #[derive(Debug)]
@@ -106,7 +114,6 @@ impl Tap {
             within: Within::Line,
             fetch: None,
             passed: BytesMut::new(),
-            gathered: Vec::new(),
             output: Zeroizing::default(),
             sent: 0,
             heard: Instant::now(),
@@ -116,7 +123,6 @@ impl Tap {
             ended: false,
             idle: false,
             login: None,
-            unheeded: None,
             aside: Aside::default(),
         }
     }
@@ -130,8 +136,8 @@ impl Tap {
 
     /// Whether everything that was written has been sent, and everything that has come been understood.
     pub(super) fn is_clean(&self) -> bool {
-        let said = self.output.is_empty() && self.gathered.is_empty();
-        said && self.input.is_empty() && self.passed.is_empty() && matches!(self.within, Within::Line)
+        let nothing_waits = self.output.is_empty() && self.input.is_empty() && self.passed.is_empty();
+        nothing_waits && matches!(self.within, Within::Line)
     }
 
     /// Breaks the line.
@@ -140,22 +146,32 @@ impl Tap {
         self.wire.abort();
     }
 
-    /// A command is about to be sent: what the server may say unasked is counted anew.
-    pub(super) fn begin(&mut self) {
+    /// Takes a command, whole. It goes out while something is awaited; what the server may say unasked is counted anew.
+    pub(super) fn send(&mut self, tag: &str, command: &[u8]) {
         self.idle = false;
         self.chatter = (0, 0);
         self.numbered = 0;
         self.searched = 0;
+        self.output.reserve_exact(tag.len() + command.len() + 3);
+        for part in [tag.as_bytes(), b" ", command, b"\r\n"] {
+            self.output.extend_from_slice(part);
+        }
     }
 
-    /// The next command that async-imap flushes is replaced by this log-in.
-    pub(super) fn arm(&mut self, login: Login) {
+    /// Takes the command that logs in, and what it answers to challenges.
+    pub(super) fn log_in(&mut self, tag: &str, login: Login) {
+        self.send(tag, login.command.expose());
         self.login = Some(login);
     }
 
     /// The log-in is over; what has become of it.
-    pub(super) fn disarm(&mut self) -> Option<Login> {
+    pub(super) fn logged_in(&mut self) -> Option<Login> {
         self.login.take()
+    }
+
+    /// Whether everything that was to be sent has been taken by the wire.
+    pub(super) fn has_sent_all(&self) -> bool {
+        self.output.is_empty()
     }
 
     /// When octets last came from the server.
@@ -171,10 +187,29 @@ impl Tap {
     /// Nothing is expected for a while: buffers are given back, until the next command.
     pub(super) fn relax(&mut self) {
         self.idle = true;
-        self.gathered.shrink_to_fit();
         if self.passed.is_empty() {
             self.passed = BytesMut::new();
         }
+    }
+
+    /// Waits for a response, or for a body. While a body is open that has been announced, there is nothing else to wait for.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
+        while self.passed.is_empty() {
+            match self.step().map_err(|malformed| io::Error::new(io::ErrorKind::InvalidData, malformed))? {
+                Step::On => {}
+                Step::Hungry if self.ended => return Poll::Ready(Ok(Next::End)),
+                Step::Hungry => {
+                    let much = self.aside.all_wanted || self.aside.rows.is_some();
+                    ready!(self.poll_more(cx, if much { BODY_BUFFER } else { READ_BUFFER }))?;
+                }
+                // The reader of the body is polled by the same task, so no waker is needed.
+                Step::Body => {
+                    let opened = self.aside.opened.take();
+                    return opened.map_or(Poll::Pending, |opened| Poll::Ready(Ok(Next::Body(opened))));
+                }
+            }
+        }
+        Poll::Ready(Ok(Next::Response))
     }
 
     /// How much of the open body is still to come; 0 when none is open.
@@ -216,7 +251,7 @@ impl Tap {
         }
     }
 
-    /// Hands the wire what has been flushed, without waiting for anything from the server.
+    /// Hands the wire what is to be sent, without waiting for anything from the server.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.output.len() {
             match ready!(Pin::new(&mut self.wire).poll_write(cx, &self.output[self.sent..]))? {
@@ -249,56 +284,25 @@ impl Tap {
     }
 }
 
+/// For async-imap: the response that [`Tap::poll_next`] has found, and then nothing.
 impl AsyncRead for Tap {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        while this.passed.is_empty() {
-            match this.step().map_err(|malformed| io::Error::new(io::ErrorKind::InvalidData, malformed))? {
-                Step::On => {}
-                Step::Hungry if this.ended => return Poll::Ready(Ok(())),
-                Step::Hungry => {
-                    let much = this.aside.all_wanted || this.aside.rows.is_some();
-                    ready!(this.poll_more(cx, if much { BODY_BUFFER } else { READ_BUFFER }))?;
-                }
-                // The reader of the body is polled by the same task, so no waker is needed.
-                Step::Body => return Poll::Pending,
-            }
-        }
-        let some = this.passed.len().min(buf.remaining());
-        buf.put_slice(&this.passed[..some]);
-        this.passed.advance(some);
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let some = self.passed.len().min(buf.remaining());
+        buf.put_slice(&self.passed[..some]);
+        self.passed.advance(some);
         Poll::Ready(Ok(()))
     }
 }
 
+/// async-imap asks for it, and writes nothing.
 impl AsyncWrite for Tap {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
-        self.gathered.extend_from_slice(octets);
+        self.output.extend_from_slice(octets);
         Poll::Ready(Ok(octets.len()))
     }
 
-    /// Never waits: the octets go out while answers are awaited. So a command is written whole or not at all, whoever
-    /// stops waiting for it.
-    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        match &mut this.login {
-            Some(login) if login.tag.is_none() => {
-                let tag = word(&this.gathered).0;
-                let command = login.command.expose();
-                // It has a tag that async-imap makes for nothing else.
-                this.unheeded = login.before.as_ref().map(|_| [b"I", tag].concat());
-                let before = this.unheeded.iter().zip(&login.before);
-                let parts = before.map(|(tag, text)| [tag, text.as_bytes()]).chain([[tag, command]]);
-                this.output.reserve_exact(parts.clone().map(|[tag, text]| tag.len() + text.len() + 3).sum());
-                for part in parts.flat_map(|[tag, text]| [tag, b" ", text, b"\r\n"]) {
-                    this.output.extend_from_slice(part);
-                }
-                login.tag = Some(tag.to_vec());
-            }
-            _ => this.output.extend_from_slice(&this.gathered),
-        }
-        this.gathered.clear();
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_send(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

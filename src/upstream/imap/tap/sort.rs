@@ -59,19 +59,9 @@ impl Tap {
         } else if !line.is_empty() {
             // Some servers put an empty line between responses.
             let tag = vet::tag(&line)?;
-            if self.unheeded.take_if(|unheeded| unheeded == tag).is_some() {
-                return Ok(Step::On);
-            }
-            let expected = self.login.as_ref().and_then(|login| login.tag.as_deref());
-            if expected.is_some_and(|expected| expected != tag) {
-                // async-imap would take a refusal that is not meant for us for the answer.
-                return Err(Malformed("a reply to a command that is not open"));
-            }
             let status = vet::Status::read(&line[tag.len() + 1..]).ok_or(Malformed("a line that is no response"))?;
             self.note(&status);
-            let start = self.passed.len();
             status.write(tag, &mut self.passed);
-            self.aside.tagged = Some(self.passed[start..].to_vec());
         }
         Ok(Step::On)
     }
@@ -80,11 +70,7 @@ impl Tap {
         if let Some(status) = vet::Status::read(line) {
             self.count(line)?;
             self.note(&status);
-            let start = self.passed.len();
             status.write(b"*", &mut self.passed);
-            if status.word == "BYE" {
-                self.aside.bye = Some(self.passed[start..].to_vec());
-            }
             return Ok(());
         }
         let (first, rest) = word(line);
@@ -239,7 +225,7 @@ impl Tap {
 
     /// A continuation request (RFC 3501 §7.5). Only a log-in expects one.
     fn challenged(&mut self, text: &[u8]) -> Result<(), Malformed> {
-        let Some(login) = self.login.as_mut().filter(|login| login.tag.is_some()) else {
+        let Some(login) = &mut self.login else {
             return Err(Malformed("a continuation request that nothing called for"));
         };
         let answer = match login.answers.pop_front() {

@@ -8,7 +8,7 @@ use super::Malformed;
 #[derive(Debug)]
 pub(super) struct Status {
     /// `OK`, `NO`, `BAD`, `BYE` or `PREAUTH`.
-    pub(super) word: &'static str,
+    word: &'static str,
     /// The response code with its brackets; may be empty.
     code: String,
     text: String,
