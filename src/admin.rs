@@ -1,6 +1,6 @@
-//! The administrator's port: whether the process lives and whether it wants sessions, over HTTP. It answers questions and
-//! takes no orders, holds nothing that a session waits for, and has little of everything, so that whoever comes here in
-//! whatever numbers costs the mail nothing.
+//! The administrator's port: whether the process lives, whether it wants sessions and what it has counted, over HTTP. It
+//! answers questions and takes no orders, holds nothing that a session waits for, and has little of everything, so that
+//! whoever comes here in whatever numbers costs the mail nothing.
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
@@ -9,16 +9,42 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::debug;
 
-use crate::net::listen::{Knock, Listener, Terms};
+use crate::{
+    gateway::Counters,
+    net::{
+        counted::Counted,
+        limits::Limits,
+        listen::{Knock, Listener, Terms},
+        tcp::Tcp,
+    },
+    upstream::{cache::Listings, sparing::Sparing, warm::Room},
+};
+
+mod metrics;
 
 /// What is asked about.
 pub struct Process {
     /// Cancelled as soon as the process is told to stop.
     pub stopping: CancellationToken,
+    /// Those who come.
+    pub limits: Limits,
+    /// What they do.
+    pub sessions: Arc<Counters>,
+    /// The way to the servers.
+    pub lines: Arc<Counted<Tcp>>,
+    /// The lines that wait for their user.
+    pub room: Room,
+    /// The listings that are remembered.
+    pub listings: Arc<Listings>,
+    /// The servers that are in use; a reload changes them.
+    pub spared: watch::Receiver<Vec<Arc<Sparing>>>,
 }
 
 /// Answers whoever comes to `port`. Dropping the future lets all of them go.
@@ -65,19 +91,21 @@ async fn receive(knock: Knock, process: Arc<Process>) {
 }
 
 fn answer(process: &Process, method: &Method, path: &str) -> Response<String> {
+    let text = |text: &str| format!("{text}\n");
     let (status, text) = match path {
-        _ if !matches!(*method, Method::GET | Method::HEAD) => (StatusCode::METHOD_NOT_ALLOWED, "only GET"),
-        "/healthz" => (StatusCode::OK, "alive"),
+        _ if !matches!(*method, Method::GET | Method::HEAD) => (StatusCode::METHOD_NOT_ALLOWED, text("only GET")),
+        "/healthz" => (StatusCode::OK, text("alive")),
         // A server that is down is no reason not to be ready: clients are told better here than by nobody, and it is down
         // for all other processes, too.
-        "/readyz" if process.stopping.is_cancelled() => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-        "/readyz" => (StatusCode::OK, "ready"),
-        _ => (StatusCode::NOT_FOUND, "there are /healthz and /readyz"),
+        "/readyz" if process.stopping.is_cancelled() => (StatusCode::SERVICE_UNAVAILABLE, text("stopping")),
+        "/readyz" => (StatusCode::OK, text("ready")),
+        "/metrics" => (StatusCode::OK, metrics::page(process)),
+        _ => (StatusCode::NOT_FOUND, text("there are /healthz, /readyz and /metrics")),
     };
-    let mut answer = Response::new(format!("{text}\n"));
+    let mut answer = Response::new(text);
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(metrics::TYPE));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if status == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -109,8 +137,18 @@ mod tests {
     use crate::net::Endpoint;
 
     fn process() -> Process {
-        Process { stopping: CancellationToken::new() }
+        Process {
+            stopping: CancellationToken::new(),
+            limits: Limits::new(1, 1, 1),
+            sessions: Arc::default(),
+            lines: Arc::new(Counted::new(Tcp)),
+            room: Room::new(1),
+            listings: Listings::new(0),
+            spared: watch::channel(Vec::new()).1,
+        }
     }
+
+    const NOTHING: &str = "there are /healthz, /readyz and /metrics";
 
     #[test]
     fn what_is_asked_is_answered() {
@@ -119,7 +157,7 @@ mod tests {
             (Method::GET, "/readyz", (200, "ready"), (503, "stopping")),
             (Method::HEAD, "/readyz", (200, "ready"), (503, "stopping")),
             (Method::POST, "/readyz", (405, "only GET"), (405, "only GET")),
-            (Method::GET, "/", (404, "there are /healthz and /readyz"), (404, "there are /healthz and /readyz")),
+            (Method::GET, "/", (404, NOTHING), (404, NOTHING)),
         ] {
             let process = process();
             for (status, text) in [before, after] {

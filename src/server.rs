@@ -12,6 +12,7 @@ use std::{
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
     task::spawn_blocking,
     time::{sleep, timeout},
 };
@@ -25,6 +26,7 @@ use crate::{
     gateway::{Gateway, Route, Routes},
     net::{
         Accept, Endpoint,
+        counted::Counted,
         limits::{Affordable, Limits},
         tcp::Tcp,
         tls::{self, Acceptor, Connector},
@@ -100,6 +102,8 @@ struct Daemon {
     ports: Vec<Port>,
     sessions: Sessions,
     memory: Memory,
+    /// The servers that are in use.
+    spared: watch::Sender<Vec<Arc<Sparing>>>,
     /// Tells the administrator's port that it is being stopped.
     stopping: CancellationToken,
     /// The administrator's port, which stays to the end.
@@ -112,6 +116,7 @@ type Way = Warm<Cached<Imap>>;
 /// What all upstreams share, whatever configuration they are of.
 #[derive(Clone)]
 struct Memory {
+    lines: Arc<Counted<Tcp>>,
     budget: Budget,
     listings: Arc<Listings>,
     room: Room,
@@ -122,28 +127,39 @@ impl Daemon {
         tell(&config);
         let affordable = affordable(&config);
         let memory = Memory {
+            lines: Arc::new(Counted::new(Tcp)),
             budget: Budget::new(imap::AHEAD),
             listings: Listings::open(&config.cache),
             room: Room::new(affordable.spare),
         };
-        let Files { acceptor, routes } = Files::read(&config, &memory)?;
+        let Files { acceptor, routes, spared } = Files::read(&config, &memory)?;
         let admin = match &config.admin {
             Some(at) => Some(ports::bind(at, "http").await?),
             None => None,
         };
         let ports = ports::open(&config.listeners, acceptor.as_ref(), &[]).await?;
         let gateway = Arc::new(Gateway::new(routes, config.gateway.clone(), stls(acceptor)));
-        let mut sessions = Sessions::new(limits(&config, affordable));
+        let limits = limits(&config, affordable);
+        let mut sessions = Sessions::new(limits.clone());
         sessions.take(&ports, &gateway).await;
+        let (spared, watched) = watch::channel(spared);
         let stopping = CancellationToken::new();
+        let process = admin::Process {
+            stopping: stopping.clone(),
+            limits,
+            sessions: Arc::clone(gateway.counters()),
+            lines: Arc::clone(&memory.lines),
+            room: memory.room.clone(),
+            listings: Arc::clone(&memory.listings),
+            spared: watched,
+        };
         // Who has come before is answered now, when there are sessions to be ready for.
-        let process = admin::Process { stopping: stopping.clone() };
         let admin = admin.map(|port| AbortOnDropHandle::new(tokio::spawn(admin::serve(port, process))));
         for (upstream, users) in upstreams(&config) {
             info!(upstream, users, "serving");
         }
         info!("ready");
-        Ok(Self { config, gateway, ports, sessions, memory, stopping, admin })
+        Ok(Self { config, gateway, ports, sessions, memory, spared, stopping, admin })
     }
 
     /// Reads the configuration and its files again. Connections that come from now on are served as it says, unless
@@ -164,7 +180,7 @@ impl Daemon {
             let files = Files::read(&config, &memory)?;
             Ok::<_, Error>((config, files))
         });
-        let (config, Files { acceptor, routes }) = read.await.unwrap_or(Err(Error::Panic))?;
+        let (config, Files { acceptor, routes, spared }) = read.await.unwrap_or(Err(Error::Panic))?;
         let ports = ports::open(&config.listeners, acceptor.as_ref(), &self.ports).await?;
         // Nothing can go wrong any more.
         tell(&config);
@@ -182,6 +198,7 @@ impl Daemon {
             }
         }
         self.gateway = Arc::new(self.gateway.successor(routes, config.gateway.clone(), stls(acceptor)));
+        self.spared.send_replace(spared);
         self.ports = ports;
         self.config = config;
         self.sessions.take(&self.ports, &self.gateway).await;
@@ -191,7 +208,7 @@ impl Daemon {
     /// Ends in the time that the configuration gives. A second signal ends what the first one waits for, but never an
     /// UPDATE.
     async fn drain(self, stop: &mut Stop) {
-        let Self { config, gateway, ports, sessions, memory, stopping, admin } = self;
+        let Self { config, gateway, ports, sessions, memory, stopping, admin, .. } = self;
         // Before anything else, so that no more clients are sent here.
         stopping.cancel();
         let config::Drain { accept_grace, deadline } = config.drain;
@@ -229,12 +246,15 @@ impl Daemon {
 struct Files {
     acceptor: Option<Acceptor>,
     routes: Routes<Way>,
+    /// The servers of the routes.
+    spared: Vec<Arc<Sparing>>,
 }
 
 impl Files {
     fn read(config: &Config, memory: &Memory) -> Result<Self, tls::Error> {
         let acceptor = config.tls.as_ref().map(|tls| Acceptor::load(&tls.certificate, &tls.key)).transpose()?;
-        Ok(Self { acceptor, routes: routes(config, memory)? })
+        let (routes, spared) = routes(config, memory)?;
+        Ok(Self { acceptor, routes, spared })
     }
 }
 
@@ -301,9 +321,9 @@ fn upstreams(config: &Config) -> Vec<(&str, String)> {
     routes.chain(default).collect()
 }
 
-/// The ways to the upstreams. Root certificates are read where there is TLS alone: a machine that has none, a container of
+/// The ways to the upstreams, and the servers that they lead to. Root certificates are read where there is TLS alone: a machine that has none, a container of
 /// nothing but popgate say, does without them.
-fn routes(config: &Config, memory: &Memory) -> Result<Routes<Way>, tls::Error> {
+fn routes(config: &Config, memory: &Memory) -> Result<(Routes<Way>, Vec<Arc<Sparing>>), tls::Error> {
     let mut connectors: HashMap<_, Connector> = HashMap::new();
     let mut spared: HashMap<_, Arc<Sparing>> = HashMap::new();
     let mut route = |upstream: &config::Upstream| {
@@ -321,7 +341,7 @@ fn routes(config: &Config, memory: &Memory) -> Result<Routes<Way>, tls::Error> {
         let sparing = spared.entry(server.endpoint.to_string());
         let sparing = sparing.or_insert_with(|| Arc::new(Sparing::new(config.limits.logins_per_second)));
         let sparing = Some(Arc::clone(sparing));
-        let imap = Imap::with(server, Arc::new(Tcp), connector, memory.budget.clone(), sparing);
+        let imap = Imap::with(server, memory.lines.clone(), connector, memory.budget.clone(), sparing);
         let cached = Cached::new(imap, place, memory.listings.clone());
         Ok::<_, tls::Error>(Route::new(Warm::new(cached, warm, memory.room.clone()), maildrops))
     };
@@ -329,7 +349,7 @@ fn routes(config: &Config, memory: &Memory) -> Result<Routes<Way>, tls::Error> {
     for config::Route { domains, upstream } in &config.routes {
         all.add(domains.iter().cloned(), route(upstream)?);
     }
-    Ok(all)
+    Ok((all, spared.into_values().collect()))
 }
 
 /// How long listings may take to be written that no session waits for any more.

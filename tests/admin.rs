@@ -2,13 +2,17 @@
 //! nothing that is done to it reaches a POP3 session.
 
 use std::{
-    io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, TcpStream},
+    collections::BTreeMap,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, TcpListener, TcpStream},
     process::Command,
 };
 
 use crate::support::{
-    script::Manner,
+    http,
+    pop3::Pop3,
+    process,
+    script::{Manner, What},
     serve::{Popgate, scripted},
 };
 
@@ -22,13 +26,14 @@ fn readiness_ends_before_anything_else_does() {
     let popgate = Popgate::serve(&url, &[&ADMIN[..], &grace].concat());
     let ready = format!("http://127.0.0.1:{}/readyz", popgate.admin_port());
     assert_eq!(probe(&ready), (0, "HTTP/1.1 200 OK\n".to_owned()));
-    assert_eq!(ask(popgate.admin_port(), "/healthz"), (200, "alive\n".to_owned()));
+    assert_eq!(http::get(popgate.admin_port(), "/healthz"), (200, "alive\n".to_owned()));
     popgate.signal("TERM");
     popgate.wait_for("connections are still taken");
     let (code, said) = probe(&ready);
     assert!(code == 1 && said.contains("\"HTTP/1.1 503 Service Unavailable\""), "{said}");
-    assert_eq!(ask(popgate.admin_port(), "/readyz"), (503, "stopping\n".to_owned()));
-    assert_eq!(ask(popgate.admin_port(), "/healthz"), (200, "alive\n".to_owned()));
+    assert_eq!(http::get(popgate.admin_port(), "/readyz"), (503, "stopping\n".to_owned()));
+    assert_eq!(http::get(popgate.admin_port(), "/healthz"), (200, "alive\n".to_owned()));
+    assert_eq!(http::metrics(popgate.admin_port())["popgate_draining"], 1);
     let mut session = popgate.pop3("tim", "sec ret");
     assert!(!session.body("RETR 1").is_empty());
     assert!(session.quit().starts_with("+OK"));
@@ -61,7 +66,7 @@ fn whatever_comes_here_costs_sessions_nothing() {
 
     // Those who came first have had to go, and whoever asks is answered.
     let mut idle: Vec<_> = (0..200).map(|_| guest()).collect();
-    assert_eq!(ask(popgate.admin_port(), "/readyz").0, 200);
+    assert_eq!(http::get(popgate.admin_port(), "/readyz").0, 200);
     for line in &mut idle[..100] {
         assert_eq!(line.read(&mut [0]).unwrap_or_default(), 0);
     }
@@ -81,7 +86,7 @@ fn whatever_comes_here_costs_sessions_nothing() {
     ] {
         let mut line = guest();
         line.write_all(garbage).unwrap();
-        let said = read(&mut line).unwrap_or_default();
+        let said = http::all(&mut line).unwrap_or_default();
         assert!(said.is_empty() || said.starts_with("HTTP/1.1 4"), "{}: {said}", garbage.escape_ascii());
     }
 
@@ -92,20 +97,144 @@ fn whatever_comes_here_costs_sessions_nothing() {
     assert!(!log.contains("panic"), "{log}");
 }
 
-/// The status and the text that GET gives for a path.
-fn ask(port: u16, path: &str) -> (u16, String) {
-    let mut line = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
-    line.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
-    let answer = read(&mut line).unwrap();
-    let (head, text) = answer.split_once("\r\n\r\n").unwrap();
-    let status = head.strip_prefix("HTTP/1.1 ").unwrap().split(' ').next().unwrap();
-    (status.parse().unwrap(), text.to_owned())
+/// A session counts what it did and nothing else, and a reload forgets nothing.
+#[test]
+fn what_a_session_does_is_counted() {
+    let refused = What::No("[SERVERBUG] not now".into());
+    let (_server, url) = scripted(Manner::default().deviating(r"UID STORE 5 +FLAGS.SILENT (\Deleted", 0, refused));
+    let popgate = Popgate::serve(&url, &ADMIN);
+    let new = http::metrics(popgate.admin_port());
+    assert!(new.values().all(|value| *value == 0) && new.len() > 20, "{new:?}");
+
+    let mut session = popgate.pop3("tim", "sec ret");
+    let retrieved = session.body("RETR 1").len() as u64;
+    let top = session.body("TOP 2 0").len() as u64;
+    assert_eq!(
+        changed(&new, &popgate),
+        [
+            ("popgate_listing_cache_lookups_total{result=\"miss\"}", 1),
+            ("popgate_logins_total{outcome=\"ok\"}", 1),
+            ("popgate_messages_sent_bytes_total{command=\"retr\"}", retrieved),
+            ("popgate_messages_sent_bytes_total{command=\"top\"}", top),
+            ("popgate_messages_sent_total{command=\"retr\"}", 1),
+            ("popgate_messages_sent_total{command=\"top\"}", 1),
+            ("popgate_sessions_accepted_total", 1),
+            ("popgate_sessions_open", 1),
+            ("popgate_upstream_connections_open", 1),
+            ("popgate_upstream_connections_opened_total", 1),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+    );
+    let before = http::metrics(popgate.admin_port());
+    assert!(session.command("DELE 2").starts_with("+OK"));
+    assert!(session.quit().starts_with("+OK"));
+    let removed =
+        [("popgate_messages_removed_total", 1), ("popgate_sessions_open", 0), ("popgate_warm_lines_parked", 1)];
+    settled(&popgate);
+    assert_eq!(changed(&before, &popgate), removed.map(|(name, value)| (name.to_owned(), value)));
+
+    popgate.signal("HUP");
+    popgate.wait_for("server: reloaded");
+    let before = http::metrics(popgate.admin_port());
+    assert_eq!(before["popgate_messages_removed_total"], 1);
+    // The line of before the reload waits for the routes of before the reload.
+    let mut session = popgate.pop3("tim", "sec ret");
+    assert!(session.command("DELE 1").starts_with("+OK"));
+    assert!(session.quit().starts_with("-ERR"));
+    settled(&popgate);
+    let after = http::metrics(popgate.admin_port());
+    assert_eq!(after["popgate_removals_unconfirmed_total"], 1);
+    assert_eq!(after["popgate_messages_removed_total"], 1);
+    assert_eq!(after["popgate_listing_cache_lookups_total{result=\"memory\"}"], 1);
+    popgate.stop();
 }
 
-/// All that comes until the other end closes the line.
-fn read(line: &mut TcpStream) -> io::Result<String> {
-    let mut all = String::new();
-    line.read_to_string(&mut all).map(|_| all)
+/// Whoever is turned away is, and by what.
+#[test]
+fn who_does_not_come_in_is_counted() {
+    let (_server, url) = scripted(Manner::default());
+    let limits = ["limits.sessions=3", "limits.sessions_per_address=1", "limits.sessions_per_user=1"];
+    let settings = limits.into_iter().chain(["login.failure_delay=0s", "upstream.warm_ttl=0s"]);
+    let settings: Vec<_> = settings.flat_map(|setting| ["--set", setting]).collect();
+    let popgate = Popgate::serve(&url, &[&ADMIN[..], &settings].concat());
+    let before = http::metrics(popgate.admin_port());
+    let first = popgate.pop3("tim", "sec ret");
+    let mut second = Pop3::connect(popgate.port);
+    assert!(second.pass("tim", "sec ret").starts_with("-ERR [SYS/TEMP]"));
+    assert!(second.pass("tim", "wrong").starts_with("-ERR [AUTH]"));
+    // It has not logged in, and there is one place for those who have not.
+    assert!(greeting(popgate.port).starts_with("-ERR [SYS/TEMP]"));
+    drop(second);
+    process::wait_until(|| (http::metrics(popgate.admin_port())["popgate_sessions_open"] == 1).then_some(())).unwrap();
+    assert!(first.quit().starts_with("+OK"));
+    settled(&popgate);
+    assert_eq!(
+        changed(&before, &popgate),
+        [
+            ("popgate_listing_cache_lookups_total{result=\"memory\"}", 1),
+            ("popgate_listing_cache_lookups_total{result=\"miss\"}", 1),
+            ("popgate_logins_total{outcome=\"denied\"}", 1),
+            ("popgate_logins_total{outcome=\"ok\"}", 1),
+            ("popgate_logins_total{outcome=\"passing\"}", 1),
+            ("popgate_sessions_accepted_total", 3),
+            ("popgate_sessions_turned_away_total{reason=\"address\"}", 1),
+            ("popgate_sessions_turned_away_total{reason=\"user\"}", 1),
+            ("popgate_upstream_connections_opened_total", 2),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+    );
+    popgate.stop();
+
+    let popgate = Popgate::serve(&url, &[&ADMIN[..], &["--set", "limits.sessions=1"]].concat());
+    let _only = Pop3::connect(popgate.port);
+    assert!(greeting(popgate.port).starts_with("-ERR [SYS/TEMP]"));
+    let counted = http::metrics(popgate.admin_port());
+    assert_eq!(counted["popgate_sessions_turned_away_total{reason=\"full\"}"], 1);
+    assert_eq!((counted["popgate_sessions_open"], counted["popgate_sessions_accepted_total"]), (1, 1));
+    popgate.stop();
+}
+
+/// Five failures in a row open the breaker; then nothing fails that is not tried.
+#[test]
+fn a_server_that_is_down_is_seen() {
+    let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let popgate = Popgate::serve(&format!("imap://{nobody}"), &ADMIN);
+    let before = http::metrics(popgate.admin_port());
+    for _ in 0..5 {
+        assert!(Pop3::connect(popgate.port).pass("tim", "sec ret").starts_with("-ERR [SYS/TEMP]"));
+    }
+    settled(&popgate);
+    assert_eq!(
+        changed(&before, &popgate),
+        [
+            ("popgate_listing_cache_lookups_total{result=\"miss\"}", 5),
+            ("popgate_logins_total{outcome=\"passing\"}", 5),
+            ("popgate_sessions_accepted_total", 5),
+            ("popgate_upstream_breakers_open", 1),
+            ("popgate_upstream_connections_failed_total", 5),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+    );
+    assert_eq!(http::get(popgate.admin_port(), "/readyz").0, 200);
+    popgate.stop();
+}
+
+/// The numbers that are not what they were, sorted by name.
+fn changed(before: &BTreeMap<String, u64>, popgate: &Popgate) -> Vec<(String, u64)> {
+    let now = http::metrics(popgate.admin_port());
+    assert!(now.keys().eq(before.keys()), "{now:?}");
+    now.into_iter().filter(|(name, value)| before[name] != *value).collect()
+}
+
+/// Waits until all sessions are gone.
+fn settled(popgate: &Popgate) {
+    let open = || http::metrics(popgate.admin_port())["popgate_sessions_open"];
+    process::wait_until(|| (open() == 0).then_some(())).expect("a session should be over");
+}
+
+/// The first words on a new line.
+fn greeting(port: u16) -> String {
+    http::all(&mut TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap()).unwrap()
 }
 
 /// `popgate probe`: its exit code and what it said.

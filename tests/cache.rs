@@ -8,7 +8,7 @@ use popgate::{
     net::{Dial, Endpoint, Pending, Wire},
     upstream::{
         Mailbox as _, Settled, Upstream,
-        cache::{Cached, Listings, Settings},
+        cache::{Cached, Counts, Listings, Settings},
         imap::{Deleted, Imap, ImapMailbox},
     },
 };
@@ -201,6 +201,13 @@ async fn what_is_on_disk_saves_the_first_session_its_listing() {
     let (snapshot, commands) = poll().await;
     assert_eq!(listed(&snapshot), [(5, 120), (7, 200), (9, 300)]);
     assert_eq!(commands, ["SELECT INBOX", "UID FETCH 9:* (RFC822.SIZE)"]);
+
+    let listings = on_disk(directory.path());
+    let cached = Cached::new(imap(&server, Deleted::Show), "here", Arc::clone(&listings));
+    for _ in 0..2 {
+        self::poll(&server, &cached).await;
+    }
+    assert_eq!(listings.counts(), Counts { in_memory: 1, on_disk: 1, unknown: 0 });
 
     inbox(&server, |inbox| inbox.deliver(Content::Filler(150)));
     inbox(&server, |inbox| inbox.expunge(7));

@@ -20,6 +20,7 @@ use tracing_subscriber::{fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::support::{
     gate::Gate,
+    http,
     script::{Account, Content, Manner, Server, What},
     serve::{Popgate, on_a_port},
 };
@@ -143,7 +144,11 @@ fn the_program_shows_no_secret() {
             let settings = [format!("log.format={format}"), "log.level=trace,rustls=trace,tokio=trace".to_owned()];
             let popgate = Popgate::serve(
                 &url,
-                &["--set", &settings[0], "--set", &settings[1], "--set", "login.failure_delay=0s"],
+                &[
+                    &["--set", &settings[0], "--set", &settings[1], "--set", "login.failure_delay=0s"],
+                    &["--set", "admin.listen=127.0.0.1:0"][..],
+                ]
+                .concat(),
             );
             for lines in dialogues() {
                 let mut line = TcpStream::connect(("127.0.0.1", popgate.port)).unwrap();
@@ -154,6 +159,12 @@ fn the_program_shows_no_secret() {
             let limits = popgate.limits();
             let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
             assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
+            let numbers = http::metrics(popgate.admin_port()).into_keys().collect::<Vec<_>>().join("\n");
+            for name in ["tim", "tom", "INBOX", "127.0.0.1", "localhost"] {
+                assert!(!numbers.contains(name), "{name}:\n{numbers}");
+            }
+            let pages = ["/metrics", "/healthz", "/readyz", "/"].map(|path| http::get(popgate.admin_port(), path).1);
+            assert_eq!(found(&pages.concat()), Vec::<String>::new());
             let log = popgate.stop();
             assert!(log.contains("session ended"), "{log}");
             assert_eq!(found(&log), Vec::<String>::new());

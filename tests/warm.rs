@@ -10,7 +10,7 @@ use popgate::{
         Fault, Mailbox as _, Settled, Upstream, Verdict,
         cache::{Cached, Listings},
         imap::{Imap, ImapMailbox},
-        warm::{Kept, Room, Settings, Warm},
+        warm::{Counts, Kept, Room, Settings, Warm},
     },
 };
 use proptest::{collection::vec, prelude::*};
@@ -72,10 +72,11 @@ fn delete(value: u32) -> Changes {
 #[tokio::test(start_paused = true)]
 async fn a_second_session_begins_with_noop() {
     let server = Server::fixture(Manner::default());
-    let upstream = warm(&server);
+    let room = Room::new(100);
+    let upstream = within(&room, &server);
     let (mailbox, _) = open(&upstream).await.unwrap();
     mailbox.leave().await;
-    assert_eq!(upstream.waiting(), 1);
+    assert_eq!((upstream.waiting(), room.counts().waiting), (1, 1));
     let before = server.received().len();
     let (mailbox, snapshot) = open(&upstream).await.unwrap();
     assert_eq!(uids(&snapshot), [5, 7, 9]);
@@ -92,7 +93,8 @@ async fn a_second_session_begins_with_noop() {
     mailbox.leave().await;
     let (mailbox, snapshot) = open(&upstream).await.unwrap();
     assert_eq!(uids(&snapshot), [7, 12]);
-    assert_eq!((server.connections(), upstream.lent_and_dropped()), (1, (3, 0)));
+    let Counts { waiting, lent, dropped } = room.counts();
+    assert_eq!((server.connections(), waiting, lent, dropped), (1, 0, 3, 0));
     // It is lent to one session at a time.
     let (other, snapshot) = open(&upstream).await.unwrap();
     assert_eq!((uids(&snapshot), server.connections()), (vec![7, 12], 2));
@@ -206,11 +208,13 @@ async fn a_line_of_no_use_is_replaced() {
         ("UID FETCH 9:*", What::Bye("enough".into())),
     ] {
         let server = Server::fixture(Manner::default().deviating(on, 1, what));
-        let upstream = warm(&server);
+        let room = Room::new(100);
+        let upstream = within(&room, &server);
         open(&upstream).await.unwrap().0.leave().await;
         let (_, snapshot) = open(&upstream).await.unwrap();
         assert_eq!(uids(&snapshot), [5, 7, 9], "{on}");
-        assert_eq!((server.connections(), upstream.lent_and_dropped()), (2, (0, 1)), "{on}");
+        let Counts { lent, dropped, .. } = room.counts();
+        assert_eq!((server.connections(), lent, dropped), (2, 0, 1), "{on}");
     }
 }
 

@@ -164,6 +164,7 @@ impl<U: Upstream> Session<'_, U> {
                 (None, Err(fault))
             }
         };
+        self.gateway.lasting.counters.log_in(granted.as_ref().err().map(|fault| fault.verdict));
         let refusal = match granted {
             Ok(Granted { route, mailbox, snapshot, place }) => {
                 let (transaction, reply) = opening.opened(Arc::clone(&route.session), Arc::clone(&snapshot));
@@ -225,10 +226,14 @@ async fn grant<'a, U: Upstream>(
     }
     let places = &gateway.lasting.places;
     let limit = Limit::of(&route.maildrops, gateway.settings.sessions_per_user);
+    let reached = |limit: &Limit| {
+        gateway.lasting.counters.beyond_limit();
+        limit.reached()
+    };
     if let Some(limit) = &limit
         && places.are_taken(&limit.at, &who, limit.most)
     {
-        return Err(limit.reached());
+        return Err(reached(limit));
     }
     let turn = gateway.lasting.guesses.turn_at(upstream, &who.user, tried).await?;
     let opened = route.upstream.open(&who).await;
@@ -241,7 +246,7 @@ async fn grant<'a, U: Upstream>(
             Some(place) => Some(place),
             None => {
                 mailbox.leave().await;
-                return Err(limit.reached());
+                return Err(reached(&limit));
             }
         },
     };

@@ -17,6 +17,7 @@ use crate::{
 
 mod authorize;
 mod client;
+mod counters;
 mod guard;
 mod refuse;
 mod route;
@@ -24,6 +25,7 @@ mod send;
 mod serve;
 mod summary;
 
+pub use counters::{Counters, Counts, Tally};
 pub use route::{Domain, Maildrops, Route, Routes};
 pub use serve::serve;
 
@@ -102,6 +104,7 @@ struct Lasting {
     guesses: Arc<guard::Guesses>,
     /// How many sessions there have been.
     sessions: Arc<AtomicU64>,
+    counters: Arc<Counters>,
     updates: TaskTracker,
 }
 
@@ -116,6 +119,11 @@ impl<U: Upstream> Gateway<U> {
     /// who has guessed wrong has it behind him; what an upstream has refused is asked again.
     pub fn successor(&self, routes: Routes<U>, settings: Settings, acceptor: Option<Arc<dyn Accept>>) -> Self {
         Self { lasting: self.lasting.clone(), ..Self::new(routes, settings, acceptor) }
+    }
+
+    /// What sessions have come to, here and at predecessors and successors.
+    pub const fn counters(&self) -> &Arc<Counters> {
+        &self.lasting.counters
     }
 
     /// The sessions that are making their changes, here and at predecessors and successors: what must be waited for even

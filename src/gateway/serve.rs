@@ -206,6 +206,7 @@ impl<U: Upstream> Session<'_, U> {
             }
         };
         self.summary.left = left;
+        self.gateway.lasting.counters.settled(changes.delete.len(), left);
         Ok(reply)
     }
 
@@ -232,6 +233,7 @@ impl<U: Upstream> Session<'_, U> {
     /// A message has been sent, its dot included.
     async fn sent(&mut self, mailbox: &mut U::Mailbox, seen: Seen, wanted: Wanted, octets: u64) -> Result<(), End> {
         debug!(uid = wanted.uid.value(), octets, "message sent");
+        self.gateway.lasting.counters.handed_out(wanted.body_lines.is_none(), octets);
         if wanted.body_lines.is_some() {
             self.summary.top.add(octets);
             return Ok(());

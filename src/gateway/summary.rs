@@ -5,6 +5,8 @@ use std::{fmt, net::IpAddr};
 use tokio::time::Instant;
 use tracing::info;
 
+use super::counters::Tally;
+
 /// How a session ended. Messages are deleted only on the way to [`End::Quit`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum End {
@@ -50,20 +52,6 @@ pub(super) struct Summary {
     pub(super) dele: Tally,
     /// How many of them may still be there.
     pub(super) left: usize,
-}
-
-/// Messages and their octets.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub(super) struct Tally {
-    pub(super) count: u64,
-    pub(super) octets: u64,
-}
-
-impl Tally {
-    pub(super) const fn add(&mut self, octets: u64) {
-        self.count += 1;
-        self.octets = self.octets.saturating_add(octets);
-    }
 }
 
 impl Summary {

@@ -4,7 +4,10 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use ipnet::IpNet;
@@ -13,9 +16,34 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// The limits of one process.
 #[derive(Clone)]
 pub struct Limits {
+    sessions: usize,
     all: Arc<Semaphore>,
     strangers: Arc<Strangers>,
     handshakes: Arc<Semaphore>,
+    ledger: Arc<Ledger>,
+}
+
+/// What has become of connections since the beginning.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    /// They have a permit now.
+    pub open: usize,
+    /// They were given a permit.
+    pub admitted: u64,
+    /// They were given none: [`Full::Sessions`].
+    pub full: u64,
+    /// They were given up for [`Full::Address`], once it was known where their client is.
+    pub address: u64,
+    /// They were given up for [`Full::Handshakes`].
+    pub handshakes: u64,
+}
+
+#[derive(Default)]
+struct Ledger {
+    admitted: AtomicU64,
+    full: AtomicU64,
+    address: AtomicU64,
+    handshakes: AtomicU64,
 }
 
 /// Connections that have not logged in.
@@ -37,6 +65,7 @@ pub struct Permit {
     strangers: Arc<Strangers>,
     stranger: Option<Stranger>,
     handshakes: Arc<Semaphore>,
+    ledger: Arc<Ledger>,
 }
 
 /// The right to one TLS handshake.
@@ -70,16 +99,47 @@ impl Limits {
     /// `sessions` connections in all, `per_address` of them from one address that have not logged in (IPv6: from one /64,
     /// and four times as many from one /48); `handshakes` at a time.
     pub fn new(sessions: usize, per_address: usize, handshakes: usize) -> Self {
-        let counter = |most: usize| Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+        let sessions = sessions.min(Semaphore::MAX_PERMITS);
         let strangers = Strangers { most: per_address, networks: Mutex::default() };
-        Self { all: counter(sessions), strangers: Arc::new(strangers), handshakes: counter(handshakes) }
+        Self {
+            sessions,
+            all: Arc::new(Semaphore::new(sessions)),
+            strangers: Arc::new(strangers),
+            handshakes: Arc::new(Semaphore::new(handshakes.min(Semaphore::MAX_PERMITS))),
+            ledger: Arc::default(),
+        }
     }
 
     /// A permit for a connection from anywhere, if there is one left.
     pub fn admit(&self) -> Result<Permit, Full> {
-        let one_of_all = self.all.clone().try_acquire_owned().map_err(|_| Full::Sessions)?;
-        let (strangers, handshakes) = (self.strangers.clone(), self.handshakes.clone());
-        Ok(Permit { _one_of_all: one_of_all, strangers, stranger: None, handshakes })
+        let one_of_all = self.all.clone().try_acquire_owned().map_err(|_| self.ledger.note(Full::Sessions))?;
+        self.ledger.admitted.fetch_add(1, Relaxed);
+        let (strangers, handshakes, ledger) = (self.strangers.clone(), self.handshakes.clone(), self.ledger.clone());
+        Ok(Permit { _one_of_all: one_of_all, strangers, stranger: None, handshakes, ledger })
+    }
+
+    /// What has become of connections.
+    pub fn counts(&self) -> Counts {
+        let Ledger { admitted, full, address, handshakes } = &*self.ledger;
+        Counts {
+            open: self.sessions - self.all.available_permits(),
+            admitted: admitted.load(Relaxed),
+            full: full.load(Relaxed),
+            address: address.load(Relaxed),
+            handshakes: handshakes.load(Relaxed),
+        }
+    }
+}
+
+impl Ledger {
+    fn note(&self, full: Full) -> Full {
+        let count = match full {
+            Full::Sessions => &self.full,
+            Full::Address => &self.address,
+            Full::Handshakes => &self.handshakes,
+        };
+        count.fetch_add(1, Relaxed);
+        full
     }
 }
 
@@ -88,7 +148,7 @@ impl Permit {
     /// all clients of a proxy come from the proxy's address, and one of them must not take the places of all.
     pub fn stranger(&mut self, address: IpAddr) -> Result<(), Full> {
         self.stranger = None;
-        self.stranger = Some(self.strangers.clone().admit(address)?);
+        self.stranger = Some(self.strangers.clone().admit(address).map_err(|full| self.ledger.note(full))?);
         Ok(())
     }
 
@@ -100,7 +160,8 @@ impl Permit {
         for handshakes in self.stranger.iter().flat_map(|stranger| &stranger.handshakes) {
             turns.push(handshakes.clone().acquire_owned().await.map_err(|_| Full::Handshakes)?);
         }
-        let one_of_all = self.handshakes.clone().try_acquire_owned().map_err(|_| Full::Handshakes)?;
+        let handshake = self.handshakes.clone().try_acquire_owned();
+        let one_of_all = handshake.map_err(|_| self.ledger.note(Full::Handshakes))?;
         Ok(Handshake { _one_of_all: one_of_all, _turns: turns })
     }
 
@@ -198,7 +259,8 @@ const DESCRIPTORS_OF_A_SESSION: usize = 2;
 /// One descriptor in so many is for other lines at least: they spare servers and clients more than the last sessions would.
 const RESERVE: usize = 8;
 
-/// Ports, standard streams, the runtime's own, files that are read now and then, connections to be turned away.
+/// Ports, standard streams, the runtime's own, files that are read now and then, connections to be turned away,
+/// those of the administrator.
 const OTHER_DESCRIPTORS: usize = 64;
 
 #[cfg(test)]
@@ -241,6 +303,8 @@ mod tests {
         drop((two, three));
         assert_eq!(limits.strangers.known().len(), 2, "the /64 and the /48 of one");
         assert!(admit("::ffff:192.0.2.1").is_ok() && admit("192.0.2.1").is_ok());
+        // Whoever had a permit and lost it for his address was admitted, too.
+        assert_eq!(limits.counts(), Counts { open: 2, admitted: 7, full: 1, address: 1, handshakes: 0 });
     }
 
     #[test]
@@ -277,6 +341,7 @@ mod tests {
         assert_eq!(other.handshake().await.err(), Some(Full::Handshakes));
         drop(handshake);
         assert!(other.handshake().await.is_ok());
+        assert_eq!(limits.counts(), Counts { open: 2, admitted: 2, handshakes: 1, ..Counts::default() });
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use std::{fmt, future::Future, io, net::IpAddr, pin::Pin};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub mod counted;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 pub mod limits;

@@ -65,8 +65,20 @@ pub struct Listings {
     limit: usize,
     held: Mutex<Held>,
     disk: Option<Arc<Disk>>,
-    hits: AtomicU64,
-    misses: AtomicU64,
+    in_memory: AtomicU64,
+    on_disk: AtomicU64,
+    unknown: AtomicU64,
+}
+
+/// How often it was asked what is known of a mailbox, and where that was found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Counts {
+    /// In memory.
+    pub in_memory: u64,
+    /// On disk.
+    pub on_disk: u64,
+    /// Nowhere.
+    pub unknown: u64,
 }
 
 /// Server and mailbox, and the name that the user has there.
@@ -151,7 +163,8 @@ impl Listings {
     }
 
     fn of(limit: usize, disk: Option<Arc<Disk>>) -> Self {
-        Self { limit, held: Mutex::default(), disk, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        let [in_memory, on_disk, unknown] = [const { AtomicU64::new(0) }; 3];
+        Self { limit, held: Mutex::default(), disk, in_memory, on_disk, unknown }
     }
 
     /// Waits until what is to be on disk is there.
@@ -161,17 +174,19 @@ impl Listings {
         }
     }
 
-    /// How often something was known, and how often not.
-    pub fn hits_and_misses(&self) -> (u64, u64) {
-        (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
+    /// How often something was known.
+    pub fn counts(&self) -> Counts {
+        let [in_memory, on_disk, unknown] =
+            [&self.in_memory, &self.on_disk, &self.unknown].map(|count| count.load(Ordering::Relaxed));
+        Counts { in_memory, on_disk, unknown }
     }
 
     async fn recall(&self, key: &Key) -> Option<Arc<Known>> {
-        let mut known = self.held().touch(key);
+        let (mut known, mut count) = (self.held().touch(key), &self.in_memory);
         if let (None, Some(disk)) = (&known, &self.disk) {
-            known = disk.recall(key).await;
+            (known, count) = (disk.recall(key).await, &self.on_disk);
         }
-        let count = if known.is_some() { &self.hits } else { &self.misses };
+        let count = if known.is_some() { count } else { &self.unknown };
         count.fetch_add(1, Ordering::Relaxed);
         known
     }
@@ -249,7 +264,7 @@ mod tests {
         assert!(listings.recall(&key("here", "e")).await.is_none(), "it is larger than all the room");
         listings.remember(key("here", "a"), None);
         assert!(listings.recall(&key("here", "a")).await.is_none(), "what is not known any more is forgotten");
-        assert_eq!(listings.hits_and_misses(), (4, 3));
+        assert_eq!(listings.counts(), Counts { in_memory: 4, on_disk: 0, unknown: 3 });
         let held = listings.held();
         assert!(held.octets < 10_000 && held.by_key.len() == held.by_use.len());
         assert_eq!(held.octets, held.by_key.values().map(|entry| entry.octets).sum::<usize>());

@@ -47,6 +47,11 @@ impl Sparing {
         Ok(Pass(self))
     }
 
+    /// Whether the server is left alone, but for one line now and then that finds out whether it is there again.
+    pub fn is_open(&self) -> bool {
+        self.state().probe.is_some()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Whatever is half done in there costs a line too many or too few.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -47,12 +47,51 @@ pub struct Settings {
 /// How many lines may wait, on all upstreams that share it together. Each needs a descriptor, and whoever logs in needs
 /// one more than a line that waits for somebody who may never come.
 #[derive(Clone)]
-pub struct Room(Arc<Semaphore>);
+pub struct Room(Arc<Shared>);
+
+struct Shared {
+    lines: usize,
+    places: Arc<Semaphore>,
+    lent: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// What has become of lines that were kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Counts {
+    /// They wait now.
+    pub waiting: usize,
+    /// They served another session.
+    pub lent: u64,
+    /// They were of no use to anybody, other than by the end of their time: the server ended them, they did not do for
+    /// another session, or the server refused who had opened them.
+    pub dropped: u64,
+}
 
 impl Room {
     /// Room for so many lines.
     pub fn new(lines: usize) -> Self {
-        Self(Arc::new(Semaphore::new(lines.min(Semaphore::MAX_PERMITS))))
+        let lines = lines.min(Semaphore::MAX_PERMITS);
+        let places = Arc::new(Semaphore::new(lines));
+        Self(Arc::new(Shared { lines, places, lent: AtomicU64::new(0), dropped: AtomicU64::new(0) }))
+    }
+
+    /// What has become of the lines of all upstreams that share it.
+    pub fn counts(&self) -> Counts {
+        let Shared { lines, places, lent, dropped } = &*self.0;
+        Counts {
+            waiting: lines - places.available_permits(),
+            lent: lent.load(Ordering::Relaxed),
+            dropped: dropped.load(Ordering::Relaxed),
+        }
+    }
+
+    fn lent(&self) {
+        self.0.lent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn dropped(&self) {
+        self.0.dropped.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -90,8 +129,6 @@ struct Lines<M> {
     /// A key that only this process knows, and only as long as it lives.
     key: Option<hmac::Key>,
     waiting: Mutex<Waiting<M>>,
-    lent: AtomicU64,
-    dropped: AtomicU64,
 }
 
 struct Waiting<M> {
@@ -114,20 +151,9 @@ where
     /// Keeps the lines of `upstream`, as far as there is room.
     pub fn new(upstream: U, settings: Settings, room: Room) -> Self {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok();
-        let lines = Lines {
-            settings,
-            room,
-            key,
-            waiting: Mutex::new(Waiting { by_user: HashMap::new(), parked: 0 }),
-            lent: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
-        };
+        let waiting = Mutex::new(Waiting { by_user: HashMap::new(), parked: 0 });
+        let lines = Lines { settings, room, key, waiting };
         Self { upstream, lines: Arc::new(lines) }
-    }
-
-    /// How many lines served another session, and how many were kept for one but turned out to be of no use.
-    pub fn lent_and_dropped(&self) -> (u64, u64) {
-        (self.lines.lent.load(Ordering::Relaxed), self.lines.dropped.load(Ordering::Relaxed))
     }
 
     /// How many lines wait.
@@ -147,12 +173,12 @@ where
         if let Some((mut mailbox, ticket)) = self.lines.take(who).await {
             match mailbox.renew(who).await {
                 Ok(snapshot) => {
-                    self.lines.lent.fetch_add(1, Ordering::Relaxed);
+                    self.lines.room.lent();
                     return Ok((Kept { mailbox, ticket, lines: Arc::clone(&self.lines), sound: true }, snapshot));
                 }
                 Err(fault) => {
                     debug!(%fault, "a line that was kept is of no use");
-                    self.lines.dropped.fetch_add(1, Ordering::Relaxed);
+                    self.lines.room.dropped();
                 }
             }
         }
@@ -208,7 +234,7 @@ impl<M: Renew> Lines<M> {
         let mut waiting = self.waiting();
         if waiting.by_user.get(&who.user).is_some_and(|place| self.is_proved(who, &place.ticket)) {
             waiting.by_user.remove(&who.user);
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.room.dropped();
         }
     }
 
@@ -220,7 +246,7 @@ impl<M: Renew> Lines<M> {
         if time.is_zero() || self.key.is_none() {
             return Some(mailbox);
         }
-        let Ok(room) = Arc::clone(&self.room.0).try_acquire_owned() else { return Some(mailbox) };
+        let Ok(room) = Arc::clone(&self.room.0.places).try_acquire_owned() else { return Some(mailbox) };
         let (demand, demanded) = oneshot::channel();
         let user = ticket.user.clone();
         let number = {
@@ -271,7 +297,7 @@ async fn mind<M: Renew>(
         fault = mailbox.rest() => {
             debug!(%fault, "a line that was kept has ended");
             if let Some(lines) = lines.upgrade() {
-                lines.dropped.fetch_add(1, Ordering::Relaxed);
+                lines.room.dropped();
                 lines.withdraw(&user, number);
             }
             return;

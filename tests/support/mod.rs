@@ -7,6 +7,8 @@ pub(crate) mod checker;
 pub(crate) mod dovecot;
 pub(crate) mod faulty;
 pub(crate) mod gate;
+#[allow(dead_code, reason = "measurements use none of it")]
+pub(crate) mod http;
 pub(crate) mod imap;
 pub(crate) mod messages;
 #[allow(dead_code, reason = "measurements use the rest")]
