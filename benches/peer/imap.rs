@@ -62,33 +62,47 @@ impl Imap {
         self.outcome(self.tag, |_| ());
     }
 
-    fn send(&mut self, command: &str) {
+    /// Sends a command, and does not wait for it; gives its tag.
+    pub(crate) fn send(&mut self, command: &str) -> u32 {
         self.tag += 1;
         self.stream.write_all(format!("t{} {command}\r\n", self.tag).as_bytes()).unwrap();
+        self.tag
     }
 
     /// Reads up to the outcome of this command, which must be OK.
     fn outcome(&mut self, tag: u32, mut each: impl FnMut(Piece<'_>)) {
+        while let Some(octets) = self.begin(tag) {
+            each(Piece::Begin(octets));
+            self.body(octets, |some| each(Piece::Octets(some)));
+        }
+    }
+
+    /// Reads up to where a body begins, and gives how many octets it has; none where the command is done, which must be OK.
+    pub(crate) fn begin(&mut self, tag: u32) -> Option<usize> {
         let tag = format!("t{tag} ");
         loop {
             let line = self.line();
             if let Some(outcome) = line.strip_prefix(&tag) {
                 assert!(outcome.starts_with("OK"), "{line}");
-                return;
+                return None;
             }
-            let literal = line.strip_suffix('}').and_then(|line| line.rsplit_once('{')?.1.parse::<usize>().ok());
-            if let Some(mut rest) = literal {
-                each(Piece::Begin(rest));
-                while rest > 0 {
-                    if self.start == self.end {
-                        self.hear();
-                    }
-                    let here = rest.min(self.end - self.start);
-                    each(Piece::Octets(&self.buffer[self.start..self.start + here]));
-                    self.start += here;
-                    rest -= here;
-                }
+            let literal = line.strip_suffix('}').and_then(|line| line.rsplit_once('{')?.1.parse().ok());
+            if literal.is_some() {
+                return literal;
             }
+        }
+    }
+
+    /// Reads a body that has begun, all of it.
+    pub(crate) fn body(&mut self, mut octets: usize, mut each: impl FnMut(&[u8])) {
+        while octets > 0 {
+            if self.start == self.end {
+                self.hear();
+            }
+            let here = octets.min(self.end - self.start);
+            each(&self.buffer[self.start..self.start + here]);
+            self.start += here;
+            octets -= here;
         }
     }
 

@@ -1,10 +1,11 @@
 //! The distance: a TCP relay that holds back every octet for a while, in both directions, and counts them. Setting up a
-//! connection takes as long as it would over such a line: the server hears of it one and a half round trips later.
+//! connection takes as long as it would over such a line: the server hears of it one and a half round trips later. It
+//! carries as much as comes, or so much a second.
 
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -37,6 +38,10 @@ struct Line {
     one_way: AtomicU64,
     /// How many octets have come in.
     octets: AtomicU64,
+    /// How many octets a second go each way, all connections together; 0: no limit.
+    rate: AtomicU64,
+    /// When the last octet of what has come in is on its way, upwards and downwards.
+    busy: [Mutex<Instant>; 2],
 }
 
 impl Relay {
@@ -45,7 +50,9 @@ impl Relay {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0))).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let line = Arc::new(Line { one_way: AtomicU64::new(0), octets: AtomicU64::new(0) });
+        let busy = [Instant::now(); 2].map(Mutex::new);
+        let line = Line { one_way: AtomicU64::new(0), octets: AtomicU64::new(0), rate: AtomicU64::new(0), busy };
+        let line = Arc::new(line);
         let shared = Arc::clone(&line);
         runtime.spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
@@ -66,11 +73,28 @@ impl Relay {
     pub(crate) fn set_distance(&self, one_way: Duration) {
         self.line.one_way.store(one_way.as_micros() as u64, Ordering::Relaxed);
     }
+
+    /// Makes the line carry so many octets a second each way, or as many as come.
+    pub(crate) fn set_rate(&self, rate: Option<u64>) {
+        self.line.rate.store(rate.unwrap_or(0), Ordering::Relaxed);
+    }
 }
 
 impl Line {
     fn one_way(&self) -> Duration {
         Duration::from_micros(self.one_way.load(Ordering::Relaxed))
+    }
+
+    /// When the last of so many octets that go this way now is on its way: they wait for those before them.
+    fn departure(&self, way: usize, octets: usize) -> Instant {
+        let now = Instant::now();
+        let rate = self.rate.load(Ordering::Relaxed);
+        if rate == 0 {
+            return now;
+        }
+        let mut busy = self.busy[way].lock().unwrap();
+        *busy = now.max(*busy) + Duration::from_secs_f64(octets as f64 / rate as f64);
+        *busy
     }
 }
 
@@ -78,11 +102,11 @@ async fn connect(near: TcpStream, to: u16, line: Arc<Line>) -> io::Result<()> {
     let (near_read, near_write) = split(near)?;
     // What the client says meanwhile is on its way already.
     let (up, up_queue) = mpsc::channel(QUEUE);
-    tokio::spawn(read(near_read, up, Arc::clone(&line)));
+    tokio::spawn(read(near_read, up, Arc::clone(&line), UP));
     sleep_until(Instant::now() + line.one_way() * 3).await;
     let (far_read, far_write) = split(TcpStream::connect(("127.0.0.1", to)).await?)?;
     let (down, down_queue) = mpsc::channel(QUEUE);
-    tokio::spawn(read(far_read, down, line));
+    tokio::spawn(read(far_read, down, line, DOWN));
     tokio::spawn(write(up_queue, far_write));
     tokio::spawn(write(down_queue, near_write));
     Ok(())
@@ -96,14 +120,19 @@ fn split(stream: TcpStream) -> io::Result<(OwnedReadHalf, OwnedWriteHalf)> {
 /// Octets, and when they are due at the other end. None: the end of the line.
 type Due = (Instant, Vec<u8>);
 
-async fn read(mut from: OwnedReadHalf, queue: mpsc::Sender<Due>, line: Arc<Line>) {
+async fn read(mut from: OwnedReadHalf, queue: mpsc::Sender<Due>, line: Arc<Line>, way: usize) {
     loop {
         let mut octets = Vec::with_capacity(PIECE);
         let read = from.read_buf(&mut octets).await;
         line.octets.fetch_add(octets.len() as u64, Ordering::Relaxed);
         let ended = !matches!(read, Ok(1..));
         octets.shrink_to_fit();
-        if queue.send((Instant::now() + line.one_way(), octets)).await.is_err() || ended {
+        let departure = line.departure(way, octets.len());
+        // The sender is not to send more than the line carries, nor is the line to stand idle because a timer is late.
+        if departure > Instant::now() + WAITING {
+            sleep_until(departure - WAITING).await;
+        }
+        if queue.send((departure + line.one_way(), octets)).await.is_err() || ended {
             return;
         }
     }
@@ -120,6 +149,13 @@ async fn write(mut queue: mpsc::Receiver<Due>, mut to: OwnedWriteHalf) {
         }
     }
 }
+
+/// The ways that a line goes.
+const UP: usize = 0;
+const DOWN: usize = 1;
+
+/// How long octets wait at the beginning of a line that carries no more.
+const WAITING: Duration = Duration::from_millis(10);
 
 const PIECE: usize = 64 * 1024;
 
