@@ -36,8 +36,9 @@ pub(super) async fn send<M: Mailbox>(
     sending: &Sending,
     wanted: Wanted,
 ) -> Result<Delivery, End> {
-    let certain = std::iter::once(wanted).chain(sending.certain(client.waiting()).take(AHEAD));
-    mailbox.ahead(certain.map(piece), sending.likely().map(piece));
+    let waiting = client.waiting();
+    let certain = std::iter::once(wanted).chain(sending.certain(waiting).take(AHEAD));
+    mailbox.ahead(certain.map(piece), sending.likely(waiting).map(piece));
     if !mailbox.is_here(piece(wanted)) {
         // What the client is owed goes out before a wait.
         client.flush().await?;

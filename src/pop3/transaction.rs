@@ -207,6 +207,10 @@ impl Run {
 /// So many in a row are a client that takes them all.
 const IN_A_ROW: u32 = 2;
 
+/// So many octets behind the first message are taken to be wanted with it: most clients that begin there take them all, and
+/// those that do not pay little for it.
+const FIRST_GUESS: u64 = 256 * 1024;
+
 /// A session that owes the client a message. It is over if the message breaks off after its header has been sent.
 pub struct Sending {
     session: Transaction,
@@ -252,14 +256,24 @@ impl Sending {
         })
     }
 
-    /// The messages that it will ask for next if it goes on as it has begun: after two in a row, those that follow.
-    pub fn likely(&self) -> impl Iterator<Item = Wanted> + '_ {
-        let lines = self.session.run.last.filter(|_| self.session.run.length >= IN_A_ROW).map(|(_, lines)| lines);
-        let numbers = std::iter::successors(self.number.next(), |number| number.next());
-        let numbers = numbers.take_while(|number| number.index() < self.session.maildrop.snapshot().len());
-        lines
-            .into_iter()
-            .flat_map(move |lines| numbers.clone().filter_map(move |number| self.session.wanted(number, lines)))
+    /// The messages that it will ask for next if it goes on as it has begun: after two in a row, those that follow; after
+    /// RETR of the first one, the beginning of them, unless it has sent something else behind it, which is `waiting`.
+    pub fn likely<'a>(&'a self, waiting: &[u8]) -> impl Iterator<Item = Wanted> + 'a {
+        let run = &self.session.run;
+        let guess = match run.last {
+            Some((_, lines)) if run.length >= IN_A_ROW => Some((lines, u64::MAX)),
+            Some((number, None)) if number.index() == 0 && waiting.is_empty() => Some((None, FIRST_GUESS)),
+            _ => None,
+        };
+        guess.into_iter().flat_map(move |(lines, most)| {
+            let numbers = std::iter::successors(self.number.next(), |number| number.next());
+            let numbers = numbers.take_while(|number| number.index() < self.session.maildrop.snapshot().len());
+            let mut octets = 0_u64;
+            numbers.filter_map(move |number| self.session.wanted(number, lines)).take_while(move |wanted| {
+                octets = octets.saturating_add(wanted.octets);
+                octets <= most
+            })
+        })
     }
 
     /// As [`Transaction::retrieved`], for a session that ends here.
@@ -288,6 +302,31 @@ mod tests {
         let (session, reply) = Transaction::new(Arc::new(settings), TLS, snapshot);
         assert_eq!(reply.octets(), b"+OK maildrop has 3 messages (620 octets)\r\n");
         session
+    }
+
+    /// Who begins with the first message gets a part of the others with it, who goes on gets them all.
+    #[test]
+    fn what_will_be_asked_for_next_is_guessed() {
+        let uid = |uid| Uid::new(uid).unwrap();
+        let messages = (1..=9).map(|number| Message { uid: uid(number), octets: 100_000 });
+        let snapshot = Arc::new(Snapshot::new(None, Deletion::Allowed, messages));
+        let settings = Settings { unique_ids: "dovecot".parse().unwrap(), seen: true };
+        let (mut session, _) = Transaction::new(Arc::new(settings), TLS, snapshot);
+        for (line, waiting, expected) in [
+            ("RETR 1", "", &[2, 3][..]),
+            ("RETR 1", "NOOP\r\n", &[]),
+            ("RETR 2", "NOOP\r\n", &[3, 4, 5, 6, 7, 8, 9]),
+            ("RETR 4", "", &[]),
+            ("TOP 1 0", "", &[]),
+            ("TOP 2 0", "", &[3, 4, 5, 6, 7, 8, 9]),
+        ] {
+            let During::Send(sending, _) = session.line(Input::Line(Secret::new(line.as_bytes().to_vec()))) else {
+                panic!("{line} sends nothing")
+            };
+            let likely: Vec<_> = sending.likely(waiting.as_bytes()).map(|wanted| wanted.uid.value()).collect();
+            assert_eq!(likely, expected, "{line}, {waiting}");
+            session = sending.sent(true);
+        }
     }
 
     /// What a client sees, line for line. After `=>` stands what becomes of a message: `gone`, `failed`, or else it is

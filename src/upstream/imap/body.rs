@@ -109,8 +109,18 @@ impl ImapMailbox {
         Ok(Some((length, extent)))
     }
 
-    /// Sends a command for the next pieces, as many as one asks for. `false`: there is nothing more to ask for.
-    pub(super) fn ask_group(&mut self, pieces: &mut Peekable<impl Iterator<Item = Piece>>, most: usize) -> bool {
+    /// Whether there is room for so many octets ahead, of `room` in all.
+    pub(super) fn has_room(&self, octets: u64, room: u64) -> bool {
+        self.conn.as_ref().is_some_and(|conn| conn.stash.is_roomy(octets, room))
+    }
+
+    /// Sends a command for the next pieces, as many as one asks for, within `room`. `false`: there is nothing more to ask for.
+    pub(super) fn ask_group(
+        &mut self,
+        pieces: &mut Peekable<impl Iterator<Item = Piece>>,
+        most: usize,
+        room: u64,
+    ) -> bool {
         let Some(conn) = &mut self.conn else { return false };
         let (mut items, mut octets) = (Vec::new(), 0);
         let mut window = None;
@@ -132,7 +142,7 @@ impl ImapMailbox {
             if !items.is_empty() && octets + more > GROUP {
                 break;
             }
-            let Some(item) = conn.stash.reserve(piece, listed, &self.server.budget) else { break };
+            let Some(item) = conn.stash.reserve(piece, listed, room, &self.server.budget) else { break };
             pieces.next();
             window = piece.window;
             octets += item.reserved();

@@ -18,7 +18,7 @@ use super::{
     fault::{Phase, Trouble},
     listing::{self, Ground, Renewed},
     login, settle,
-    stash::{GROUP, GROUP_MESSAGES},
+    stash::{ASKED, GROUP, GROUP_MESSAGES, GUESSED},
 };
 use crate::{
     mail::{Changes, Credentials, Deletion, Snapshot, Uid},
@@ -204,26 +204,32 @@ impl Mailbox for ImapMailbox {
         Ok(asked.map(|(octets, extent)| Body::new(self, octets, extent)))
     }
 
-    fn ahead(&mut self, mut certain: impl Iterator<Item = Piece>, likely: impl Iterator<Item = Piece>) {
+    fn ahead(&mut self, certain: impl Iterator<Item = Piece>, likely: impl Iterator<Item = Piece>) {
         let Some(conn) = &self.conn else { return };
         if !self.server.settings.read_ahead || self.changed.is_some() || !conn.is_usable() {
             return;
         }
         // What Gmail sends is counted against the user, so that nothing is fetched there which may not be wanted.
         let metered = conn.capabilities.gmail;
+        let (mut certain, mut likely) = (certain.peekable(), likely.take_while(|_| !metered).peekable());
         let Some(first) = certain.next() else { return };
         let (first_known, is_here) = (conn.stash.knows(first.uid), conn.stash.has(first));
-        let mut pieces = certain.chain(likely.take_while(|_| !metered)).peekable();
         // One message alone is asked for when its turn comes, and is dealt with there whatever comes of it.
-        if !first_known && (pieces.peek().is_none() || !self.ask_group(&mut once(first).peekable(), 1)) {
+        let is_alone = certain.peek().is_none() && likely.peek().is_none();
+        if !first_known && (is_alone || !self.ask_group(&mut once(first).peekable(), 1, ASKED)) {
             return;
         }
         // It is worth while for a whole group, or before a wait; then all the room is used.
-        let mut wanted = if is_here { GROUP } else { 0 };
-        while self.conn.as_ref().is_some_and(|conn| conn.stash.is_roomy(wanted))
-            && self.ask_group(&mut pieces, GROUP_MESSAGES)
+        let mut least = if is_here { GROUP } else { 0 };
+        while self.has_room(least, ASKED) && self.ask_group(&mut certain, GROUP_MESSAGES, ASKED) {
+            least = 0;
+        }
+        // What follows on a message that has to wait waits, too.
+        while certain.peek().is_none()
+            && self.has_room(least, GUESSED)
+            && self.ask_group(&mut likely, GROUP_MESSAGES, GUESSED)
         {
-            wanted = 0;
+            least = 0;
         }
     }
 

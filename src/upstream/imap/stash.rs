@@ -65,12 +65,12 @@ pub(super) struct Arrived {
 }
 
 impl Stash {
-    /// Reserves memory for a piece of `listed` octets, if there is any left for it.
-    pub(super) fn reserve(&mut self, piece: Piece, listed: u64, budget: &Budget) -> Option<Item> {
+    /// Reserves memory for a piece of `listed` octets, if there is any left for it of `room` octets.
+    pub(super) fn reserve(&mut self, piece: Piece, listed: u64, room: u64, budget: &Budget) -> Option<Item> {
         let octets = piece.window.map_or(listed, |window| window.of(listed));
         // Some servers are a little out in what they list.
         let reserved = octets + SLACK;
-        if self.reserved + reserved > SESSION {
+        if self.reserved + reserved > room {
             return None;
         }
         let permit = budget.reserve(reserved)?;
@@ -78,9 +78,9 @@ impl Stash {
         Some(Item { piece, reserved, arrived: None, _permit: permit })
     }
 
-    /// Whether one more command may be sent, for so many octets.
-    pub(super) fn is_roomy(&self, octets: u64) -> bool {
-        self.open.len() < COMMANDS && self.reserved + octets <= SESSION
+    /// Whether one more command may be sent, for so many octets, of `room` in all.
+    pub(super) fn is_roomy(&self, octets: u64, room: u64) -> bool {
+        self.open.len() < COMMANDS && self.reserved + octets <= room
     }
 
     /// A command for these has been sent.
@@ -201,8 +201,12 @@ pub(super) fn command(pieces: &[Piece]) -> String {
 /// The budget is counted in these.
 const UNIT: usize = 1024;
 
-/// What a session may keep, in octets.
-const SESSION: u64 = 1024 * 1024;
+/// What a session may keep, in octets, for a client that will probably ask for it.
+pub(super) const GUESSED: u64 = 1024 * 1024;
+
+/// What it may keep for one that has asked for it already: mpop has 100 commands on the way, others 64, and that much of
+/// ordinary mail comes in one round trip.
+pub(super) const ASKED: u64 = 1536 * 1024;
 
 /// A command asks for no more than this, or for one message, so that its proof does not keep the first message waiting for long.
 pub(super) const GROUP: u64 = 128 * 1024;
@@ -236,7 +240,7 @@ mod tests {
     }
 
     fn asking(stash: &mut Stash, tag: &str, pieces: &[Piece], budget: &Budget) {
-        let items = pieces.iter().map(|piece| stash.reserve(*piece, 5_000, budget).unwrap()).collect();
+        let items = pieces.iter().map(|piece| stash.reserve(*piece, 5_000, GUESSED, budget).unwrap()).collect();
         stash.asked(RequestId(tag.to_owned()), items);
     }
 
@@ -272,7 +276,8 @@ mod tests {
         let budget = Budget::new(1 << 20);
         let (mut one, mut two) = (Stash::default(), Stash::default());
         let fill = |stash: &mut Stash| {
-            let items: Vec<_> = (1..).map_while(|uid| stash.reserve(piece(uid, None), 60_000, &budget)).collect();
+            let reserve = |uid| stash.reserve(piece(uid, None), 60_000, GUESSED, &budget);
+            let items: Vec<_> = (1..).map_while(reserve).collect();
             stash.asked(RequestId("A".to_owned()), items);
         };
         fill(&mut one);
