@@ -1,11 +1,10 @@
 //! Listings that are built on earlier ones, against what the mailbox truly holds, whatever other clients do between two
 //! sessions or in the middle of a log-in. Only here is something known beforehand when a mailbox is opened.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc};
 
 use popgate::{
     mail::{Changes, Credentials, Proof, Secret, Snapshot, Uid},
-    net::{Dial, Endpoint, Pending, Wire},
     upstream::{
         Mailbox as _, Settled, Upstream,
         cache::{Cached, Counts, Listings, Settings},
@@ -20,21 +19,9 @@ use crate::support::{
     serve::{Popgate, scripted},
 };
 
-/// Lines to a scripted server, which may be another one each time.
-struct Pipes(Server);
-
-impl Dial for Pipes {
-    fn dial<'a>(&'a self, _: &'a Endpoint) -> Pending<'a, io::Result<Box<dyn Wire>>> {
-        let (ours, theirs) = tokio::io::duplex(1024);
-        let server = self.0.clone();
-        tokio::spawn(async move { server.serve(theirs).await });
-        Box::pin(async { Ok(Box::new(ours) as Box<dyn Wire>) })
-    }
-}
-
 fn imap(server: &Server, deleted: Deleted) -> Imap {
     let settings = popgate::upstream::imap::Settings { deleted, ..gate::upstream() };
-    Imap::new(settings, Arc::new(Pipes(server.clone())), None)
+    Imap::new(settings, Arc::new(gate::Pipes(server.clone(), 1024)), None)
 }
 
 fn cached(server: &Server) -> Cached<Imap> {

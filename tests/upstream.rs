@@ -1,50 +1,29 @@
 //! The IMAP room against the scripted server, below POP3: what a server does, and what is made of it. Only here are the
 //! faults of single commands told apart from one another.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use popgate::{
     mail::{Changes, Credentials, Deletion, Proof, Secret, Snapshot, Uid},
-    net::{Dial, Endpoint, Pending, Wire},
     upstream::{
         Extent, Fault, Mailbox, Piece, Settled, Upstream, Verdict, Window,
-        imap::{Deleted, Imap, ImapMailbox, OnDelete, Security, Settings},
+        imap::{Deleted, Imap, ImapMailbox, OnDelete, Settings},
     },
 };
 
-use crate::support::script::{Account, Content, Manner, Order, Server, What};
-
-/// Lines to a scripted server.
-struct Pipes(Server, usize);
-
-impl Dial for Pipes {
-    fn dial<'a>(&'a self, _: &'a Endpoint) -> Pending<'a, io::Result<Box<dyn Wire>>> {
-        let (ours, theirs) = tokio::io::duplex(self.1);
-        let server = self.0.clone();
-        tokio::spawn(async move { server.serve(theirs).await });
-        Box::pin(async { Ok(Box::new(ours) as Box<dyn Wire>) })
-    }
-}
-
-fn settings() -> Settings {
-    Settings {
-        security: Security::Plain,
-        endpoint: Endpoint { host: "localhost".into(), port: 143 },
-        mailbox: "INBOX".into(),
-        on_delete: None,
-        deleted: Deleted::Show,
-        read_ahead: true,
-    }
-}
+use crate::support::{
+    gate,
+    script::{Account, Content, Manner, Order, Server, What},
+};
 
 async fn open_with(server: &Server, settings: Settings) -> Result<(ImapMailbox, Arc<Snapshot>), Fault> {
-    let imap = Imap::new(settings, Arc::new(Pipes(server.clone(), 1024)), None);
+    let imap = Imap::new(settings, Arc::new(gate::Pipes(server.clone(), 1024)), None);
     let who = Credentials::new("tim".into(), Proof::Password(Secret::new(b"sec ret".to_vec())));
     imap.open(&Arc::new(who)).await
 }
 
 async fn open(server: &Server) -> Result<(ImapMailbox, Arc<Snapshot>), Fault> {
-    open_with(server, settings()).await
+    open_with(server, gate::upstream()).await
 }
 
 fn uid(value: u32) -> Uid {
@@ -435,7 +414,7 @@ async fn what_quit_could_not_keep_is_not_promised() {
         open_with(&server, settings).await.unwrap().1.deletion()
     };
     let poor = || Manner::default().without(&["UIDPLUS", "MOVE"]);
-    let ignoring = || Settings { on_delete: Some(OnDelete::Ignore), ..settings() };
+    let ignoring = || Settings { on_delete: Some(OnDelete::Ignore), ..gate::upstream() };
     let read_only = |account: &mut Account| account.mailboxes[0].read_only = true;
     let no_keyword = |account: &mut Account| account.mailboxes[0].permanent = "\\Seen \\Deleted".into();
     let no_deleted = |account: &mut Account| account.mailboxes[0].permanent = "\\Seen \\*".into();
@@ -446,13 +425,13 @@ async fn what_quit_could_not_keep_is_not_promised() {
     };
     let nothing = |_: &mut Account| {};
     let no_trash = |account: &mut Account| account.mailboxes.truncate(1);
-    assert_eq!(deletion(Manner::default(), &read_only, settings()).await, Deletion::ReadOnly);
-    assert_eq!(deletion(Manner::default(), &no_deleted, settings()).await, Deletion::ReadOnly);
+    assert_eq!(deletion(Manner::default(), &read_only, gate::upstream()).await, Deletion::ReadOnly);
+    assert_eq!(deletion(Manner::default(), &no_deleted, gate::upstream()).await, Deletion::ReadOnly);
     assert_eq!(deletion(Manner::default(), &read_only, ignoring()).await, Deletion::Allowed);
-    assert_eq!(deletion(poor(), &no_keyword, settings()).await, Deletion::Unsupported);
-    assert_eq!(deletion(poor(), &nothing, settings()).await, Deletion::Allowed);
-    assert_eq!(deletion(gmail(), &nothing, settings()).await, Deletion::Allowed);
-    assert_eq!(deletion(gmail(), &no_trash, settings()).await, Deletion::Unsupported);
+    assert_eq!(deletion(poor(), &no_keyword, gate::upstream()).await, Deletion::Unsupported);
+    assert_eq!(deletion(poor(), &nothing, gate::upstream()).await, Deletion::Allowed);
+    assert_eq!(deletion(gmail(), &nothing, gate::upstream()).await, Deletion::Allowed);
+    assert_eq!(deletion(gmail(), &no_trash, gate::upstream()).await, Deletion::Unsupported);
 }
 
 #[tokio::test(start_paused = true)]
@@ -472,7 +451,7 @@ async fn others_deleted_flag_shows_or_hides() {
     for (deleted, expected) in [(Deleted::Show, &FX[..]), (Deleted::Own, &FX), (Deleted::Hide, &FX[1..])] {
         let server = Server::fixture(Manner::default());
         server.with("tim", "INBOX", |mailbox| mailbox.flag(5, "\\Deleted"));
-        let (mut mailbox, snapshot) = open_with(&server, Settings { deleted, ..settings() }).await.unwrap();
+        let (mut mailbox, snapshot) = open_with(&server, Settings { deleted, ..gate::upstream() }).await.unwrap();
         assert_eq!(listed(&snapshot), expected);
         // Hidden or not: what was not asked for stays, though it is flagged.
         assert!(matches!(mailbox.settle(&delete(&[7, 9])).await, Settled::Done));

@@ -1,11 +1,10 @@
 //! Lines that stay open between sessions: when one is lent, when it is not, and that nobody ever reads what is somebody
 //! else's. Only here does a second session begin on the line of the first.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use popgate::{
     mail::{Changes, Credentials, Deletion, Proof, Secret, Snapshot, Uid},
-    net::{Dial, Endpoint, Pending, Wire},
     upstream::{
         Fault, Mailbox as _, Settled, Upstream, Verdict,
         cache::{Cached, Listings},
@@ -23,18 +22,6 @@ use crate::support::{
 
 type Upper = Warm<Cached<Imap>>;
 
-/// Lines to a scripted server.
-struct Pipes(Server);
-
-impl Dial for Pipes {
-    fn dial<'a>(&'a self, _: &'a Endpoint) -> Pending<'a, io::Result<Box<dyn Wire>>> {
-        let (ours, theirs) = tokio::io::duplex(1024);
-        let server = self.0.clone();
-        tokio::spawn(async move { server.serve(theirs).await });
-        Box::pin(async { Ok(Box::new(ours) as Box<dyn Wire>) })
-    }
-}
-
 const TTL: Duration = Duration::from_secs(60);
 const AUTH_TTL: Duration = Duration::from_secs(100);
 
@@ -43,7 +30,7 @@ fn warm(server: &Server) -> Upper {
 }
 
 fn within(room: &Room, server: &Server) -> Upper {
-    let imap = Imap::new(gate::upstream(), Arc::new(Pipes(server.clone())), None);
+    let imap = Imap::new(gate::upstream(), Arc::new(gate::Pipes(server.clone(), 1024)), None);
     let settings = Settings { ttl: TTL, auth_ttl: AUTH_TTL };
     Warm::new(Cached::new(imap, "here", Listings::new(1 << 20)), settings, room.clone())
 }

@@ -8,6 +8,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
     time::Duration,
 };
 
@@ -19,6 +20,7 @@ use tokio::{
     },
     runtime::Runtime,
     sync::mpsc,
+    task::spawn_blocking,
     time::{Instant, sleep_until},
 };
 
@@ -103,7 +105,7 @@ async fn connect(near: TcpStream, to: u16, line: Arc<Line>) -> io::Result<()> {
     // What the client says meanwhile is on its way already.
     let (up, up_queue) = mpsc::channel(QUEUE);
     tokio::spawn(read(near_read, up, Arc::clone(&line), UP));
-    sleep_until(Instant::now() + line.one_way() * 3).await;
+    pause(Instant::now() + line.one_way() * 3).await;
     let (far_read, far_write) = split(TcpStream::connect(("127.0.0.1", to)).await?)?;
     let (down, down_queue) = mpsc::channel(QUEUE);
     tokio::spawn(read(far_read, down, line, DOWN));
@@ -140,14 +142,18 @@ async fn read(mut from: OwnedReadHalf, queue: mpsc::Sender<Due>, line: Arc<Line>
 
 async fn write(mut queue: mpsc::Receiver<Due>, mut to: OwnedWriteHalf) {
     while let Some((due, octets)) = queue.recv().await {
-        // A timer takes a millisecond, even where no time is left.
         if due > Instant::now() {
-            sleep_until(due).await;
+            pause(due).await;
         }
         if octets.is_empty() || to.write_all(&octets).await.is_err() {
             return;
         }
     }
+}
+
+/// To a tenth of a millisecond; tokio's timers are one or two late, and a round trip would take 53.
+async fn pause(until: Instant) {
+    let _ = spawn_blocking(move || thread::sleep(until.saturating_duration_since(Instant::now()))).await;
 }
 
 /// The ways that a line goes.

@@ -73,6 +73,18 @@ pub(crate) fn upstream() -> imap::Settings {
     }
 }
 
+/// Lines to a scripted server, which hold so many octets.
+pub(crate) struct Pipes(pub(crate) Server, pub(crate) usize);
+
+impl Dial for Pipes {
+    fn dial<'a>(&'a self, _: &'a Endpoint) -> Pending<'a, io::Result<Box<dyn Wire>>> {
+        let (ours, theirs) = tokio::io::duplex(self.1);
+        let server = self.0.clone();
+        tokio::spawn(async move { server.serve(theirs).await });
+        Box::pin(async { Ok(Box::new(ours) as Box<dyn Wire>) })
+    }
+}
+
 /// The defaults of the manual.
 pub(crate) fn maildrops() -> Maildrops {
     Maildrops {
