@@ -88,7 +88,7 @@ const REFUSED: &[(&str, &str, &str, Option<&str>)] = &[
     // Greetings that are none.
     ("NO as greeting", PASSING, "* NO [ALERT] use http://evil.example/\r\n", None),
     ("BAD as greeting", PASSING, "* BAD [PARSE] sorry\r\n", None),
-    ("a tagged greeting", PASSING, "A0000 OK ready\r\n", None),
+    ("a tagged greeting", PASSING, "A0001 OK ready\r\n", None),
     ("a mailbox as greeting", PASSING, "* 3 EXISTS\r\n* OK ready\r\n", None),
     ("an expunge as greeting", PASSING, "* 1 EXPUNGE\r\n* OK ready\r\n", None),
 ];

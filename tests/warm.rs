@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use popgate::{
     mail::{Changes, Credentials, Deletion, Proof, Secret, Snapshot, Uid},
     upstream::{
-        Fault, Mailbox as _, Settled, Upstream, Verdict,
+        Fault, Mailbox as _, Piece, Settled, Upstream, Verdict,
         cache::{Cached, Listings},
         imap::{Imap, ImapMailbox},
         warm::{Counts, Kept, Room, Settings, Warm},
@@ -203,6 +203,23 @@ async fn a_line_of_no_use_is_replaced() {
         let Counts { lent, dropped, .. } = room.counts();
         assert_eq!((server.connections(), lent, dropped), (2, 0, 1), "{on}");
     }
+}
+
+/// What was fetched ahead in vain is read to its end first, if that does not take long.
+#[tokio::test(start_paused = true)]
+async fn a_line_with_mail_on_its_way_is_kept() {
+    let server = Server::fixture(Manner::default());
+    let upstream = warm(&server);
+    let (mut mailbox, _) = open(&upstream).await.unwrap();
+    let piece = |uid| Piece { uid: Uid::new(uid).unwrap(), window: None };
+    mailbox.ahead([piece(5)].into_iter(), [piece(7), piece(9)].into_iter());
+    mailbox.fetch(Uid::new(5).unwrap()).await.unwrap().unwrap();
+    mailbox.leave().await;
+    assert_eq!((upstream.waiting(), server.connections()), (1, 1));
+    assert_eq!(commands(&server).last().unwrap(), "UID FETCH 7,9 (BODY.PEEK[])");
+    let (mut mailbox, _) = open(&upstream).await.unwrap();
+    mailbox.fetch(Uid::new(7).unwrap()).await.unwrap().unwrap();
+    assert_eq!(server.connections(), 1);
 }
 
 /// F-21: what was not read to its end, or went wrong, is not kept.

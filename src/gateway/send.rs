@@ -3,7 +3,7 @@
 
 use tracing::debug;
 
-use super::{client::Client, refuse, summary::End};
+use super::{Seen, client::Client, refuse, summary::End};
 use crate::{
     pop3::{
         reply::Reply,
@@ -35,10 +35,13 @@ pub(super) async fn send<M: Mailbox>(
     mailbox: &mut M,
     sending: &Sending,
     wanted: Wanted,
+    seen: Seen,
 ) -> Result<Delivery, End> {
     let waiting = client.waiting();
     let certain = std::iter::once(wanted).chain(sending.certain(waiting).take(AHEAD));
-    mailbox.ahead(certain.map(piece), sending.likely(waiting).map(piece));
+    // A flag that is set behind each message would have to wait for all that is on its way.
+    let likely = sending.likely(waiting).take_while(|_| seen != Seen::Retr);
+    mailbox.ahead(certain.map(piece), likely.map(piece));
     if !mailbox.is_here(piece(wanted)) {
         // What the client is owed goes out before a wait.
         client.flush().await?;

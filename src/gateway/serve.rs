@@ -135,7 +135,7 @@ impl<U: Upstream> Session<'_, U> {
                         break transaction;
                     }
                     During::Send(sending, wanted) => {
-                        match Box::pin(send(&mut self.client, mailbox, &sending, wanted)).await {
+                        match Box::pin(send(&mut self.client, mailbox, &sending, wanted, seen)).await {
                             Ok(Delivery::Sent { whole, octets }) => {
                                 let transaction = sending.sent(whole);
                                 let noted = Box::pin(self.sent(mailbox, seen, wanted, octets)).await;

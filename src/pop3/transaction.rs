@@ -247,9 +247,7 @@ impl Sending {
 
     /// The messages that the client has asked for behind this one, as far as `waiting`, what it has sent, shows.
     pub fn certain<'a>(&'a self, waiting: &'a [u8]) -> impl Iterator<Item = Wanted> + 'a {
-        let lines = waiting.split_inclusive(|octet| *octet == b'\n').map_while(|line| line.strip_suffix(b"\n"));
-        let commands = lines.map_while(|line| Command::parse(line.strip_suffix(b"\r").unwrap_or(line)).ok());
-        commands.take_while(|command| *command != Command::Quit).filter_map(|command| match command {
+        commands(waiting).take_while(|command| *command != Command::Quit).filter_map(|command| match command {
             Command::Retr(number) => self.session.wanted(number, None),
             Command::Top(number, body_lines) => self.session.wanted(number, Some(body_lines)),
             _ => None,
@@ -257,10 +255,12 @@ impl Sending {
     }
 
     /// The messages that it will ask for next if it goes on as it has begun: after two in a row, those that follow; after
-    /// RETR of the first one, the beginning of them, unless it has sent something else behind it, which is `waiting`.
+    /// RETR of the first one, the beginning of them, unless it has sent something else behind it; nothing if it has sent QUIT.
+    /// What it has sent is `waiting`.
     pub fn likely<'a>(&'a self, waiting: &[u8]) -> impl Iterator<Item = Wanted> + 'a {
         let run = &self.session.run;
         let guess = match run.last {
+            _ if commands(waiting).any(|command| command == Command::Quit) => None,
             Some((_, lines)) if run.length >= IN_A_ROW => Some((lines, u64::MAX)),
             Some((number, None)) if number.index() == 0 && waiting.is_empty() => Some((None, FIRST_GUESS)),
             _ => None,
@@ -280,6 +280,12 @@ impl Sending {
     pub fn retrieved(&self) -> Vec<Uid> {
         self.session.retrieved()
     }
+}
+
+/// The commands whose lines have come, up to one that is none.
+fn commands(waiting: &[u8]) -> impl Iterator<Item = Command<'_>> {
+    let lines = waiting.split_inclusive(|octet| *octet == b'\n').map_while(|line| line.strip_suffix(b"\n"));
+    lines.map_while(|line| Command::parse(line.strip_suffix(b"\r").unwrap_or(line)).ok())
 }
 
 fn removed(number: Number) -> Reply {
@@ -316,7 +322,8 @@ mod tests {
             ("RETR 1", "", &[2, 3][..]),
             ("RETR 1", "NOOP\r\n", &[]),
             ("RETR 2", "NOOP\r\n", &[3, 4, 5, 6, 7, 8, 9]),
-            ("RETR 4", "", &[]),
+            ("RETR 3", "NOOP\r\nQUIT\r\n", &[]),
+            ("RETR 5", "", &[]),
             ("TOP 1 0", "", &[]),
             ("TOP 2 0", "", &[3, 4, 5, 6, 7, 8, 9]),
         ] {

@@ -28,7 +28,7 @@ use crate::mail::{Changes, Credentials, Proof, Snapshot, TokenMechanism, Uid};
 pub trait Renew: Mailbox {
     /// Lets go of what only this session needed. Whether the line is then as it was when the session began: nothing is open
     /// on it, nothing lies unread, and it has never been replaced.
-    fn lay_down(&mut self) -> bool;
+    fn lay_down(&mut self) -> impl Future<Output = bool> + Send;
 
     /// Begins a new session of the same user, with a listing of what is there now. An error says nothing of the user or of
     /// the mailbox, only that this line is of no use.
@@ -402,7 +402,7 @@ impl<M: Renew> Mailbox for Kept<M> {
     }
 
     async fn leave(mut self) {
-        let kept = match self.sound && self.mailbox.lay_down() {
+        let kept = match self.sound && self.mailbox.lay_down().await {
             true => self.lines.park(self.mailbox, self.ticket),
             false => Some(self.mailbox),
         };

@@ -10,7 +10,7 @@ use super::{
     conn::{Answer, Conn, Tag},
     fault::{Outcome, Trouble},
     mailbox::ImapMailbox,
-    stash::{self, Arrived, GROUP, Item},
+    stash::{self, Arrived, Claim, GROUP, GROUP_MESSAGES, Item},
     tap::{Malformed, Opened},
 };
 use crate::{
@@ -109,17 +109,28 @@ impl ImapMailbox {
         Ok(Some((length, extent)))
     }
 
-    /// Whether there is room for so many octets ahead, of `room` in all.
-    pub(super) fn has_room(&self, octets: u64, room: u64) -> bool {
-        self.conn.as_ref().is_some_and(|conn| conn.stash.is_roomy(octets, room))
+    /// Sends commands for pieces as long as there is room, for `least` octets before the first. What the next one wants.
+    pub(super) fn ask_groups(
+        &mut self,
+        pieces: &mut Peekable<impl Iterator<Item = Piece>>,
+        claim: Claim,
+        mut least: u64,
+    ) -> u64 {
+        while self.conn.as_ref().is_some_and(|conn| conn.stash.is_roomy(least, claim))
+            && self.ask_group(pieces, GROUP_MESSAGES, claim)
+        {
+            least = 0;
+        }
+        least
     }
 
-    /// Sends a command for the next pieces, as many as one asks for, within `room`. `false`: there is nothing more to ask for.
+    /// Sends a command for the next pieces, as many as one asks for. `false`: nothing is asked for, because nothing is left that
+    /// may be, or there is no room.
     pub(super) fn ask_group(
         &mut self,
         pieces: &mut Peekable<impl Iterator<Item = Piece>>,
         most: usize,
-        room: u64,
+        claim: Claim,
     ) -> bool {
         let Some(conn) = &mut self.conn else { return false };
         let (mut items, mut octets) = (Vec::new(), 0);
@@ -133,7 +144,7 @@ impl ImapMailbox {
             if !items.is_empty() && piece.window != window {
                 break;
             }
-            let Some(listed) = self.snapshot.find(piece.uid).map(|message| message.octets) else { return false };
+            let Some(listed) = self.snapshot.find(piece.uid).map(|message| message.octets) else { break };
             // A large message goes alone, and what follows it is not ahead of it.
             if listed > stash::LARGEST && piece.window.is_none() {
                 break;
@@ -142,7 +153,7 @@ impl ImapMailbox {
             if !items.is_empty() && octets + more > GROUP {
                 break;
             }
-            let Some(item) = conn.stash.reserve(piece, listed, room, &self.server.budget) else { break };
+            let Some(item) = conn.stash.reserve(piece, listed, claim, &self.server.budget) else { break };
             pieces.next();
             window = piece.window;
             octets += item.reserved();

@@ -1,6 +1,6 @@
 //! One line to the server: commands out, outcomes in.
 //!
-//! Every command goes through [`Conn::send`] and is open until [`Conn::finish`] has its tagged reply; nothing but a tagged
+//! Every command goes through [`Conn::send`], or [`Conn::log_in`], and is open until [`Conn::finish`] has its tagged reply; nothing but a tagged
 //! OK in the mailbox that was selected is a success. Any surprise breaks the line for good: a broken line is never used again.
 //!
 //! async-imap decodes what the server says. Its client exists for one response at a time, so that a line that waits holds
@@ -15,7 +15,7 @@ use async_imap::{
 use futures_util::FutureExt;
 use tokio::{
     io::AsyncWriteExt,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{
@@ -41,6 +41,8 @@ pub(super) struct Conn {
     /// The octets of the body that is being received for the stash.
     arriving: Option<Vec<u8>>,
     open: VecDeque<Tag>,
+    /// A command whose reply is for nobody, until it comes.
+    unheeded: Option<Tag>,
     finished: Vec<(Tag, Result<Outcome, Trouble>)>,
     broken: bool,
     asked: Instant,
@@ -78,6 +80,7 @@ impl Conn {
             stash: Stash::default(),
             arriving: None,
             open: VecDeque::new(),
+            unheeded: None,
             finished: Vec::new(),
             broken: false,
             asked: Instant::now(),
@@ -137,22 +140,32 @@ impl Conn {
     }
 
     /// Logs in. If it fails, the challenge for which there was no answer belongs to the failure. What the server has said before
-    /// is forgotten, and with it the reply to a command in the same flight that nobody awaits.
-    pub(super) async fn log_in(&mut self, login: Login) -> Result<(), (Trouble, Option<Vec<u8>>)> {
+    /// is forgotten. So is `introduction`, a command in the same flight: what it is answered, and when, concerns nobody.
+    pub(super) async fn log_in(
+        &mut self,
+        introduction: Option<&str>,
+        login: Login,
+    ) -> Result<(), (Trouble, Option<Vec<u8>>)> {
+        if let Some(introduction) = introduction {
+            self.send(introduction).map_err(|trouble| (trouble, None))?;
+            self.unheeded = self.open.pop_back();
+        }
         let tag = self.next_tag();
         self.tap.log_in(&tag.0, login);
         self.aside().capabilities = None;
         let outcome = self.finish(&tag).await;
-        self.finished.clear();
         self.view = View::default();
-        let (unanswered, explained) =
-            self.tap.logged_in().map_or((false, None), |login| (!login.answers.is_empty(), login.explained));
+        let Some(login) = self.tap.logged_in() else { return Err((self.fail(Trouble::Lost), None)) };
+        let unsaid = match &outcome {
+            Ok(_) => !login.answers.is_empty() || !self.tap.has_sent_all(),
+            // Not every server waits for an answer to its last challenge.
+            Err(Trouble::No(_) | Trouble::Bad(_)) => !login.challenged && !self.tap.has_sent_all(),
+            Err(_) => false,
+        };
         match outcome {
-            Ok(_) if unanswered || !self.tap.has_sent_all() => {
-                Err((self.fail(Malformed("its answer before the log-in was sent").into()), None))
-            }
+            _ if unsaid => Err((self.fail(Malformed("its answer before the log-in was sent").into()), None)),
             Ok(_) => Ok(()),
-            Err(trouble) => Err((self.fail(trouble), explained)),
+            Err(trouble) => Err((self.fail(trouble), login.explained)),
         }
     }
 
@@ -294,6 +307,7 @@ impl Conn {
         for fetch in std::mem::take(&mut self.aside().bodies) {
             if fetch.loose {
                 self.arriving = None; // Asked for alone, its size is compared.
+                self.stash.give_up();
                 continue;
             }
             let (offset, octets) = match fetch.body {
@@ -314,9 +328,12 @@ impl Conn {
         Ok(())
     }
 
-    /// Lets go of what was fetched ahead. Whether the line is then as after a tagged reply: nothing is open, nothing lies
-    /// unread.
-    pub(super) fn lay_down(&mut self) -> bool {
+    /// Lets go of what was fetched ahead, once it is here. Whether the line is then as after a tagged reply: nothing is open,
+    /// nothing lies unread.
+    pub(super) async fn lay_down(&mut self) -> bool {
+        if self.stash.is_expecting() && !matches!(timeout(LEFTOVER, self.quiesce()).await, Ok(Ok(()))) {
+            return false;
+        }
         self.stash.discard();
         // Replies to what was forsaken concern nobody any more.
         self.finished.clear();
@@ -482,6 +499,11 @@ impl Conn {
 
     fn note(&mut self, response: &Response<'_>) -> Result<Heard, Trouble> {
         match response {
+            Response::Done { tag, .. } if self.unheeded.take_if(|unheeded| unheeded == tag).is_some() => {
+                // What it says of capabilities is of a time before the log-in.
+                let is_stale = self.tap.is_logging_in();
+                self.aside().capabilities.take_if(|_| is_stale);
+            }
             Response::Done { tag, status, outcome } => {
                 let Some(at) = self.open.iter().position(|open| open == tag) else {
                     return Err(Malformed("a reply to a command that is not open").into());
@@ -537,6 +559,9 @@ const SOON: Duration = Duration::from_secs(1);
 
 /// What was fetched ahead and not asked for is kept for so long.
 const STALE: Duration = Duration::from_secs(30);
+
+/// What nobody will ask for any more is worth so much time, for the sake of the line.
+const LEFTOVER: Duration = Duration::from_secs(2);
 
 /// LOGOUT is a courtesy.
 const FAREWELL: Duration = Duration::from_secs(2);

@@ -59,11 +59,9 @@ pub(super) async fn enter(
     let fault = |trouble: Trouble| trouble.into_fault(Phase::Login, trusted);
     let before = Capabilities::read(offered);
     let login = command(who, before, &server.settings.endpoint).map_err(fault)?;
-    if let Some(address) = who.address.filter(|_| before.id) {
-        // In the same flight; what it is answered is for nobody.
-        conn.send(&introduction(address)).map_err(fault)?;
-    }
-    let entered = dial::within(COMMAND, "it checked the credentials", conn.log_in(login)).await;
+    let introduction = who.address.filter(|_| before.id).map(introduction);
+    let entered = conn.log_in(introduction.as_deref(), login);
+    let entered = dial::within(COMMAND, "it checked the credentials", entered).await;
     if let Err((trouble, explained)) = entered.map_err(|silent| (silent, None)).and_then(|entered| entered) {
         let challenge = explained.and_then(|challenge| STANDARD.decode(challenge).ok());
         let trouble = discreet(trouble, &who.proof);

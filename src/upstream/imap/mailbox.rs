@@ -18,7 +18,7 @@ use super::{
     fault::{Phase, Trouble},
     listing::{self, Ground, Renewed},
     login, settle,
-    stash::{ASKED, GROUP, GROUP_MESSAGES, GUESSED},
+    stash::{Claim, GROUP},
 };
 use crate::{
     mail::{Changes, Credentials, Deletion, Snapshot, Uid},
@@ -216,20 +216,15 @@ impl Mailbox for ImapMailbox {
         let (first_known, is_here) = (conn.stash.knows(first.uid), conn.stash.has(first));
         // One message alone is asked for when its turn comes, and is dealt with there whatever comes of it.
         let is_alone = certain.peek().is_none() && likely.peek().is_none();
-        if !first_known && (is_alone || !self.ask_group(&mut once(first).peekable(), 1, ASKED)) {
+        if !first_known && (is_alone || !self.ask_group(&mut once(first).peekable(), 1, Claim::Asked)) {
             return;
         }
         // It is worth while for a whole group, or before a wait; then all the room is used.
-        let mut least = if is_here { GROUP } else { 0 };
-        while self.has_room(least, ASKED) && self.ask_group(&mut certain, GROUP_MESSAGES, ASKED) {
-            least = 0;
-        }
+        let least = if is_here { GROUP } else { 0 };
+        let least = self.ask_groups(&mut certain, Claim::Asked, least);
         // What follows on a message that has to wait waits, too.
-        while certain.peek().is_none()
-            && self.has_room(least, GUESSED)
-            && self.ask_group(&mut likely, GROUP_MESSAGES, GUESSED)
-        {
-            least = 0;
+        if certain.peek().is_none() {
+            self.ask_groups(&mut likely, Claim::Guessed, least);
         }
     }
 
@@ -298,17 +293,17 @@ impl Mailbox for ImapMailbox {
 }
 
 impl Renew for ImapMailbox {
-    fn lay_down(&mut self) -> bool {
+    async fn lay_down(&mut self) -> bool {
         let is_first = self.reconnected.is_none() && self.changed.is_none() && !self.must_verify;
         let is_idle = matches!(self.reading, Reading::Nothing);
         // That nothing can be removed may have had a reason that passes.
         let is_able = self.snapshot.deletion() == Deletion::Allowed;
         // Where UIDs do not last, a new session needs a new line.
-        is_first
-            && is_idle
-            && is_able
-            && self.ground.uid_validity.is_some()
-            && self.conn.as_mut().is_some_and(|conn| conn.lay_down())
+        let is_steady = self.ground.uid_validity.is_some();
+        match &mut self.conn {
+            Some(conn) if is_first && is_idle && is_able && is_steady => conn.lay_down().await,
+            _ => false,
+        }
     }
 
     async fn renew(&mut self, who: &Arc<Credentials>) -> Result<Arc<Snapshot>, Fault> {

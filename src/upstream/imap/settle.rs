@@ -3,7 +3,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
 use super::{
@@ -22,10 +22,17 @@ use crate::{
 
 /// Carries out `changes`.
 pub(super) async fn settle(mailbox: &mut ImapMailbox, changes: &Changes) -> Settled {
+    let deadline = Instant::now() + UPDATE;
+    // What was fetched ahead and is still to come must not cost much of the time of the update: a new line is quicker.
+    if let Some(conn) = &mut mailbox.conn
+        && timeout(LEFTOVER, conn.quiesce()).await.is_err()
+    {
+        mailbox.hang_up();
+    }
     let mut left = if mailbox.ground.removal == Removal::Nothing { Vec::new() } else { changes.delete.clone() };
     let seen = if mailbox.ground.seen { changes.seen.as_slice() } else { &[] };
     if left.is_empty() {
-        match timeout(UPDATE, mark_seen(mailbox, seen)).await {
+        match timeout_at(deadline, mark_seen(mailbox, seen)).await {
             Ok(Ok(())) => {}
             Ok(Err(fault)) => info!(cause = %fault, "messages could not be flagged as seen"),
             Err(_) => mailbox.hang_up(),
@@ -33,7 +40,7 @@ pub(super) async fn settle(mailbox: &mut ImapMailbox, changes: &Changes) -> Sett
         return Settled::Done;
     }
     let mut kept = Vec::new();
-    match timeout(UPDATE, update(mailbox, &mut left, &mut kept, seen)).await {
+    match timeout_at(deadline, update(mailbox, &mut left, &mut kept, seen)).await {
         Ok(settled) => settled,
         Err(_) => {
             mailbox.hang_up();
@@ -81,12 +88,6 @@ async fn update(mailbox: &mut ImapMailbox, left: &mut Vec<Uid>, kept: &mut Vec<U
 
 /// One pass over what is left. Messages that are not what they were go to `kept`.
 async fn pass(mailbox: &mut ImapMailbox, left: &mut Vec<Uid>, kept: &mut Vec<Uid>, seen: &[Uid]) -> Result<(), Fault> {
-    // What was fetched ahead and is still to come must not cost the time of the update: a new line is quicker.
-    if let Some(conn) = &mut mailbox.conn
-        && timeout(LEFTOVER, conn.quiesce()).await.is_err()
-    {
-        mailbox.hang_up();
-    }
     mailbox.line().await?;
     let doubted = doubted(mailbox, left);
     if !doubted.is_empty() {

@@ -17,17 +17,42 @@ use crate::{
 /// How many octets all sessions together may keep of what nobody has asked for yet. There is no queue for it: who gets
 /// none does without.
 #[derive(Clone, Debug)]
-pub struct Budget(Arc<Semaphore>);
+pub struct Budget {
+    left: Arc<Semaphore>,
+    /// So many units are not for guesses.
+    spared: usize,
+}
+
+/// Why something is fetched ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// The client has asked for it already.
+    Asked,
+    /// It will probably ask for it.
+    Guessed,
+}
 
 impl Budget {
     /// A budget of so many octets.
     pub fn new(octets: usize) -> Self {
-        Self(Arc::new(Semaphore::new((octets / UNIT).min(Semaphore::MAX_PERMITS))))
+        let units = (octets / UNIT).min(Semaphore::MAX_PERMITS);
+        Self { left: Arc::new(Semaphore::new(units)), spared: units / 4 }
     }
 
-    fn reserve(&self, octets: u64) -> Option<OwnedSemaphorePermit> {
+    fn reserve(&self, octets: u64, claim: Claim) -> Option<OwnedSemaphorePermit> {
         let units = u32::try_from(octets.div_ceil(UNIT as u64)).ok()?;
-        self.0.clone().try_acquire_many_owned(units).ok()
+        let is_spared = claim == Claim::Guessed && self.left.available_permits() <= self.spared;
+        self.left.clone().try_acquire_many_owned(units).ok().filter(|_| !is_spared)
+    }
+}
+
+impl Claim {
+    /// How many octets a session may have ahead.
+    const fn room(self) -> u64 {
+        match self {
+            Self::Asked => ASKED,
+            Self::Guessed => GUESSED,
+        }
     }
 }
 
@@ -40,6 +65,8 @@ pub(super) struct Stash {
     proved: HashMap<Uid, Item>,
     /// What is reserved for both.
     reserved: u64,
+    /// Something came that could not be kept, and had to be asked for again alone: there would be more of it.
+    given_up: bool,
 }
 
 /// One command for several messages.
@@ -65,22 +92,27 @@ pub(super) struct Arrived {
 }
 
 impl Stash {
-    /// Reserves memory for a piece of `listed` octets, if there is any left for it of `room` octets.
-    pub(super) fn reserve(&mut self, piece: Piece, listed: u64, room: u64, budget: &Budget) -> Option<Item> {
+    /// Reserves memory for a piece of `listed` octets, if there is any left for it.
+    pub(super) fn reserve(&mut self, piece: Piece, listed: u64, claim: Claim, budget: &Budget) -> Option<Item> {
         let octets = piece.window.map_or(listed, |window| window.of(listed));
         // Some servers are a little out in what they list.
         let reserved = octets + SLACK;
-        if self.reserved + reserved > room {
+        if self.given_up || self.reserved + reserved > claim.room() {
             return None;
         }
-        let permit = budget.reserve(reserved)?;
+        let permit = budget.reserve(reserved, claim)?;
         self.reserved += reserved;
         Some(Item { piece, reserved, arrived: None, _permit: permit })
     }
 
-    /// Whether one more command may be sent, for so many octets, of `room` in all.
-    pub(super) fn is_roomy(&self, octets: u64, room: u64) -> bool {
-        self.open.len() < COMMANDS && self.reserved + octets <= room
+    /// Whether one more command may be sent, for so many octets.
+    pub(super) fn is_roomy(&self, octets: u64, claim: Claim) -> bool {
+        self.open.len() < COMMANDS && self.reserved + octets <= claim.room()
+    }
+
+    /// Nothing more is fetched ahead on this line.
+    pub(super) const fn give_up(&mut self) {
+        self.given_up = true;
     }
 
     /// A command for these has been sent.
@@ -127,7 +159,9 @@ impl Stash {
         if item.arrived.is_some() {
             return false;
         }
-        item.arrived = (arrived.octets.len() as u64 <= item.reserved).then_some(arrived);
+        let fits = arrived.octets.len() as u64 <= item.reserved;
+        item.arrived = fits.then_some(arrived);
+        self.given_up |= !fits;
         true
     }
 
@@ -202,11 +236,11 @@ pub(super) fn command(pieces: &[Piece]) -> String {
 const UNIT: usize = 1024;
 
 /// What a session may keep, in octets, for a client that will probably ask for it.
-pub(super) const GUESSED: u64 = 1024 * 1024;
+const GUESSED: u64 = 1024 * 1024;
 
 /// What it may keep for one that has asked for it already: mpop has 100 commands on the way, others 64, and that much of
 /// ordinary mail comes in one round trip.
-pub(super) const ASKED: u64 = 1536 * 1024;
+const ASKED: u64 = 1536 * 1024;
 
 /// A command asks for no more than this, or for one message, so that its proof does not keep the first message waiting for long.
 pub(super) const GROUP: u64 = 128 * 1024;
@@ -240,7 +274,7 @@ mod tests {
     }
 
     fn asking(stash: &mut Stash, tag: &str, pieces: &[Piece], budget: &Budget) {
-        let items = pieces.iter().map(|piece| stash.reserve(*piece, 5_000, GUESSED, budget).unwrap()).collect();
+        let items = pieces.iter().map(|piece| stash.reserve(*piece, 5_000, Claim::Guessed, budget).unwrap()).collect();
         stash.asked(RequestId(tag.to_owned()), items);
     }
 
@@ -268,7 +302,7 @@ mod tests {
         assert!(stash.answered(&RequestId("B".to_owned()), false));
         assert_eq!(stash.take(piece(9, Some(WINDOW))), None, "refused");
         assert!(stash.is_empty());
-        assert_eq!((stash.reserved, budget.0.available_permits()), (0, 1024));
+        assert_eq!((stash.reserved, budget.left.available_permits()), (0, 1024));
     }
 
     #[test]
@@ -276,7 +310,7 @@ mod tests {
         let budget = Budget::new(1 << 20);
         let (mut one, mut two) = (Stash::default(), Stash::default());
         let fill = |stash: &mut Stash| {
-            let reserve = |uid| stash.reserve(piece(uid, None), 60_000, GUESSED, &budget);
+            let reserve = |uid| stash.reserve(piece(uid, None), 60_000, Claim::Asked, &budget);
             let items: Vec<_> = (1..).map_while(reserve).collect();
             stash.asked(RequestId("A".to_owned()), items);
         };
@@ -287,7 +321,7 @@ mod tests {
         fill(&mut two);
         assert_eq!((one.reserved, two.open[1].items.len()), (0, 17));
         drop(two);
-        assert_eq!(budget.0.available_permits(), 1024);
+        assert_eq!(budget.left.available_permits(), 1024);
     }
 
     #[test]

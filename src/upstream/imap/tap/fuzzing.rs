@@ -76,10 +76,11 @@ pub(crate) fn heard(pieces: &[&[u8]], expected: Expected) -> Heard {
     let sent: usize = pieces.iter().map(|piece| piece.len()).sum();
     let mut tap = Tap::new(Box::new(Pieces::new(pieces)));
     let mut heard = Heard::default();
+    let cx = &mut Context::from_waker(Waker::noop());
     if expected == Expected::All {
         tap.log_in("A1", Login::new(b"LOGIN a b".to_vec(), [b"c".to_vec()], b"*"));
+        assert!(tap.poll_send(cx).is_ready());
     }
-    let cx = &mut Context::from_waker(Waker::noop());
     loop {
         expected.tell(&mut tap);
         let next = loop {

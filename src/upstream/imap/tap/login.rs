@@ -12,6 +12,8 @@ pub(in crate::upstream::imap) struct Login {
     pub(in crate::upstream::imap) answers: VecDeque<Secret<Vec<u8>>>,
     /// The line that answers one challenge too many: it explains a refusal (RFC 7628 §3.2.3) or asks for nothing we know.
     pub(in crate::upstream::imap) surrender: &'static [u8],
+    /// There has been a challenge, which only the command can have called for.
+    pub(in crate::upstream::imap) challenged: bool,
     /// The challenge too many.
     pub(in crate::upstream::imap) explained: Option<Vec<u8>>,
 }
@@ -24,6 +26,6 @@ impl Login {
         surrender: &'static [u8],
     ) -> Self {
         let answers = answers.into_iter().map(Secret::new).collect();
-        Self { command: Secret::new(command), answers, surrender, explained: None }
+        Self { command: Secret::new(command), answers, surrender, challenged: false, explained: None }
     }
 }

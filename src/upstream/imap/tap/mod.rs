@@ -164,6 +164,11 @@ impl Tap {
         self.login = Some(login);
     }
 
+    /// Whether a log-in is going on.
+    pub(super) const fn is_logging_in(&self) -> bool {
+        self.login.is_some()
+    }
+
     /// The log-in is over; what has become of it.
     pub(super) fn logged_in(&mut self) -> Option<Login> {
         self.login.take()
@@ -189,6 +194,9 @@ impl Tap {
         self.idle = true;
         if self.passed.is_empty() {
             self.passed = BytesMut::new();
+        }
+        if self.output.is_empty() {
+            self.output = Zeroizing::default();
         }
     }
 
@@ -294,11 +302,10 @@ impl AsyncRead for Tap {
     }
 }
 
-/// async-imap asks for it, and writes nothing.
+/// async-imap asks for it. Nothing is written this way, but the line is shut down.
 impl AsyncWrite for Tap {
-    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
-        self.output.extend_from_slice(octets);
-        Poll::Ready(Ok(octets.len()))
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

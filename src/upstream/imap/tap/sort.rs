@@ -225,9 +225,12 @@ impl Tap {
 
     /// A continuation request (RFC 3501 §7.5). Only a log-in expects one.
     fn challenged(&mut self, text: &[u8]) -> Result<(), Malformed> {
-        let Some(login) = &mut self.login else {
+        // What nobody can have read yet calls for nothing.
+        let has_begun = self.output.is_empty();
+        let Some(login) = self.login.as_mut().filter(|login| has_begun || login.challenged) else {
             return Err(Malformed("a continuation request that nothing called for"));
         };
+        login.challenged = true;
         let answer = match login.answers.pop_front() {
             Some(answer) => answer,
             None if login.explained.is_some() => return Err(Malformed("a challenge after the last one")),
