@@ -39,6 +39,7 @@ use crate::{
     },
 };
 
+mod farewell;
 mod ports;
 
 /// Why the daemon does not start, or does not do as a new configuration says.
@@ -217,9 +218,11 @@ impl Daemon {
                 info!(seconds = accept_grace.as_secs_f32(), "stopping: connections are still taken for a while");
                 sleep(accept_grace).await;
             }
-            info!(sessions = sessions.count(), "stopping: sessions are asked to end");
+            let count = sessions.count();
+            let time = farewell::time(count, config.limits.logins_per_second, deadline.saturating_sub(accept_grace));
+            info!(sessions = count, seconds = time.as_secs_f32(), "stopping: sessions are asked to end");
             drop(ports);
-            sessions.end().await;
+            sessions.end(time).await;
         });
         let drained = tokio::select! {
             drained = orderly => drained.is_ok(),

@@ -2,6 +2,7 @@
 //! served with is the caller's, and may be replaced while they are open.
 
 use std::{
+    future::pending,
     mem,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
@@ -13,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error, info, warn};
 
-use super::Error;
+use super::{Error, farewell::Farewell};
 use crate::{
     config,
     gateway::{self, Gateway, Peer},
@@ -73,7 +74,7 @@ pub(super) struct Sessions {
     /// Tells those that are there now to take no more.
     taking: CancellationToken,
     /// Tells sessions to end.
-    stop: CancellationToken,
+    farewell: Arc<Farewell>,
 }
 
 impl Sessions {
@@ -83,7 +84,7 @@ impl Sessions {
             tasks: TaskTracker::new(),
             doors: TaskTracker::new(),
             taking: CancellationToken::new(),
-            stop: CancellationToken::new(),
+            farewell: Arc::new(Farewell::new()),
         }
     }
 
@@ -98,7 +99,7 @@ impl Sessions {
                 gateway: Arc::clone(gateway),
                 limits: self.limits.clone(),
                 sessions: self.tasks.clone(),
-                stop: self.stop.clone(),
+                farewell: Arc::clone(&self.farewell),
             };
             self.doors.spawn(door.serve(self.taking.clone()));
         }
@@ -113,17 +114,29 @@ impl Sessions {
 
     /// Takes no more, and has those that are there end at their next command, or at once if their client is thinking.
     pub(super) fn ask_to_end(&self) {
-        self.taking.cancel();
-        self.doors.close();
-        self.stop.cancel();
-        self.tasks.close();
+        self.close();
+        self.farewell.say();
     }
 
-    /// The same, and waits for them.
-    pub(super) async fn end(&self) {
-        self.ask_to_end();
+    /// The same, but asks one after the other, within this time; and waits for all of them.
+    pub(super) async fn end(&self, time: Duration) {
+        self.close();
         self.doors.wait().await;
-        self.tasks.wait().await;
+        let asked = async {
+            self.farewell.say_over(time).await;
+            pending().await
+        };
+        tokio::select! {
+            biased;
+            () = asked => {}
+            () = self.tasks.wait() => {}
+        }
+    }
+
+    fn close(&self) {
+        self.taking.cancel();
+        self.doors.close();
+        self.tasks.close();
     }
 }
 
@@ -133,7 +146,7 @@ struct Door<U> {
     gateway: Arc<Gateway<U>>,
     limits: Limits,
     sessions: TaskTracker,
-    stop: CancellationToken,
+    farewell: Arc<Farewell>,
 }
 
 impl<U: Upstream> Door<U> {
@@ -156,7 +169,7 @@ impl<U: Upstream> Door<U> {
                             knock,
                             permit,
                             Arc::clone(&self.gateway),
-                            self.stop.clone(),
+                            self.farewell.token(),
                         );
                         self.sessions.spawn(lone(session));
                     }
@@ -273,3 +286,26 @@ const FULL: &[u8] = b"-ERR [SYS/TEMP] mail service temporarily unavailable, too 
 const TO_BEGIN: Duration = Duration::from_secs(10);
 
 const RETRY: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// And nobody is waited for who has gone by then.
+    #[tokio::test(start_paused = true)]
+    async fn sessions_are_asked_to_end_one_after_the_other() {
+        for (stays, took) in [(3_600, 9), (1, 1)] {
+            let sessions = Sessions::new(Limits::new(1, 1, 1));
+            for _ in 0..100 {
+                let told = sessions.farewell.token();
+                sessions.tasks.spawn(async move {
+                    // Whichever comes first.
+                    let _ = timeout(Duration::from_secs(stays), told.cancelled()).await;
+                });
+            }
+            let began = tokio::time::Instant::now();
+            sessions.end(Duration::from_secs(10)).await;
+            assert_eq!((began.elapsed().as_secs(), sessions.count()), (took, 0));
+        }
+    }
+}
