@@ -97,8 +97,12 @@ def weaknesses(pod):
         if not ({"cpu", "memory"} <= set(container["resources"]["requests"]) and container["resources"]["limits"]):
             yield f"{name}: no resources"
         if name == "popgate":
-            for probe in ["startupProbe", "livenessProbe"]:
-                if container[probe]["exec"]["command"] != ["/popgate", "probe", "pop3://127.0.0.1:1110"]:
+            for probe, path in [("startupProbe", "/readyz"), ("livenessProbe", "/healthz")]:
+                inside = {"exec": {"command": ["/popgate", "probe", f"http://127.0.0.1:9110{path}"]}}
+                outside = {"httpGet": {"path": path, "port": "admin"}}
+                if inside.items() <= container[probe].items():
+                    continue
+                if not outside.items() <= container[probe].items():
                     yield f"{name}: {probe}"
     for container in pod.get("initContainers", []):
         if container.get("restartPolicy") != "Always":
