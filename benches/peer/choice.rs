@@ -22,6 +22,9 @@ pub(crate) struct Choice {
     /// Only the rows whose names contain one of these.
     #[arg(long, value_delimiter = ',')]
     rows: Vec<String>,
+    /// Only these of raw, direct, peer, popgate and "popgate cold".
+    #[arg(long, value_delimiter = ',')]
+    targets: Vec<String>,
     /// How often each row is run, instead of what the form says.
     #[arg(long)]
     repeat: Option<u32>,
@@ -57,6 +60,11 @@ impl Choice {
     pub(crate) fn wants(&self, row: &Row) -> bool {
         let named = self.rows.iter().any(|wanted| row.name.contains(wanted));
         named || self.rows.is_empty() && (self.full || !row.long)
+    }
+
+    /// Whether the target is to be measured.
+    pub(crate) fn measures(&self, target: &str) -> bool {
+        self.targets.is_empty() || self.targets.iter().any(|wanted| wanted == target)
     }
 
     /// How often each row is run.

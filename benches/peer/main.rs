@@ -14,7 +14,7 @@ use crate::{
     choice::Choice,
     figures::COLD,
     rows::{ROWS, Round},
-    scene::Scene,
+    scene::{Scene, Target},
     sheet::Sheet,
 };
 
@@ -43,7 +43,7 @@ fn main() {
     for &(user, size) in &mailboxes {
         scene.fill(user, size);
     }
-    for target in &scene.targets {
+    for target in scene.targets.iter().filter(|target| choice.measures(target.name)) {
         eprintln!("Verifying every message through {} …", target.name);
         for (user, _) in mailboxes.iter().filter(|(_, size)| size.messages <= rows::VERIFIED) {
             rows::verify::verify(target, scene.mailbox(user));
@@ -56,7 +56,8 @@ fn main() {
         for repetition in 0..repetitions {
             // Another one is the first each time.
             let targets = scene.targets.iter().cycle().skip(repetition as usize).take(scene.targets.len());
-            for target in targets.filter(|target| row.cold || target.name != COLD) {
+            let fit = |target: &&Target| choice.measures(target.name) && (row.cold || target.name != COLD);
+            for target in targets.filter(fit) {
                 let begun = Instant::now();
                 (row.run)(&Round { scene: &scene, target, repetition, smoke: choice.smoke() }, &mut sheet);
                 let (all, this) = (begin.elapsed().as_secs(), begun.elapsed().as_secs_f64());

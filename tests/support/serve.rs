@@ -1,7 +1,9 @@
 //! The popgate program itself, started as a user starts it and stopped as a service manager stops it.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     io::{BufRead as _, BufReader, Read as _},
     net::{Ipv4Addr, TcpListener},
     path::Path,
@@ -36,13 +38,13 @@ impl Popgate {
 
     /// Starts it with these arguments, which make it listen on a port of its choice of 127.0.0.1.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        Self::launch(Command::new(env!("CARGO_BIN_EXE_popgate")), arguments)
+        Self::launch(Command::new(program()), arguments)
     }
 
     /// Starts it with these arguments where it may have so many descriptors and no more, by the program `prlimit`.
     pub(crate) fn cramped(prlimit: &Path, descriptors: usize, arguments: &[&str]) -> Self {
         let mut command = Command::new(prlimit);
-        command.args([&format!("--nofile={descriptors}"), env!("CARGO_BIN_EXE_popgate")]);
+        command.arg(format!("--nofile={descriptors}")).arg(program());
         Self::launch(command, arguments)
     }
 
@@ -157,6 +159,11 @@ impl Popgate {
         let kibibytes: u64 = line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap();
         kibibytes * 1024
     }
+}
+
+/// This build's program, or the one that `TESTED_PROGRAM` names: the image's, say, or one with another allocator.
+fn program() -> OsString {
+    env::var_os("TESTED_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_popgate").into())
 }
 
 impl Drop for Popgate {

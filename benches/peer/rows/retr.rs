@@ -58,25 +58,29 @@ pub(crate) fn many(round: &Round<'_>, sheet: &mut Sheet) {
     }
 }
 
-/// The same of fewer messages over a distance.
-pub(crate) fn far(round: &Round<'_>, sheet: &mut Sheet) {
-    let mailbox = round.scene.mailbox("few");
-    for (ahead, rate, whole) in [
-        (1, "few-far/alternating", "few-far/alternating/session"),
-        (IN_FLIGHT, "few-far/pipelined", "few-far/pipelined/session"),
-    ] {
-        // Ten seconds that say nothing new.
-        if round.raw() && ahead == 1 {
-            continue;
-        }
-        if round.peer() && round.repetition == 0 && ahead == 1 {
-            // It looks at each message once, which another row shows.
-            open(round.target.far.port, mailbox).quit();
-        }
-        let session = session(round, round.target.far, mailbox, ahead);
-        round.note(sheet, rate, mailbox.size.messages as f64 / session.seconds);
-        round.note(sheet, whole, session.whole);
+/// Fewer messages over a distance, each asked for when the one before has come.
+pub(crate) fn far_alternating(round: &Round<'_>, sheet: &mut Sheet) {
+    // Ten seconds that say nothing new.
+    if round.raw() {
+        return;
     }
+    far(round, sheet, 1, ["few-far/alternating", "few-far/alternating/session"]);
+}
+
+/// The same with many requests on their way.
+pub(crate) fn far_pipelined(round: &Round<'_>, sheet: &mut Sheet) {
+    far(round, sheet, IN_FLIGHT, ["few-far/pipelined", "few-far/pipelined/session"]);
+}
+
+fn far(round: &Round<'_>, sheet: &mut Sheet, ahead: usize, [rate, whole]: [&'static str; 2]) {
+    let mailbox = round.scene.mailbox("few");
+    if round.peer() && round.repetition == 0 {
+        // It looks at each message once, which another row shows.
+        open(round.target.far.port, mailbox).quit();
+    }
+    let session = session(round, round.target.far, mailbox, ahead);
+    round.note(sheet, rate, mailbox.size.messages as f64 / session.seconds);
+    round.note(sheet, whole, session.whole);
 }
 
 /// Messages that are neither small nor large.
