@@ -14,8 +14,8 @@ pub(in crate::upstream::imap) struct Fetch {
     pub(in crate::upstream::imap) octets: Option<u64>,
     /// The BODY[] item.
     pub(in crate::upstream::imap) body: Option<BodyItem>,
-    /// An empty line or a space came behind a literal where none belongs. It may be the end of a literal that is longer than
-    /// was announced.
+    /// An empty line, a space or an item that nobody knows came behind a literal where none belongs. It may be the end of a
+    /// literal that is longer than was announced.
     pub(in crate::upstream::imap) loose: bool,
     /// Somebody has been given the body to read, so that this response, and no other, must say whose it is.
     pub(super) given: bool,
@@ -99,7 +99,7 @@ impl Fetch {
             text = match (self.place, octet) {
                 (Place::Nested, _) => self.nested(text)?,
                 (Place::Behind, b' ' | b')') => {
-                    self.loose |= octet == b' ' && matches!(text.trim_ascii_start(), [] | [b')', ..]);
+                    self.loose |= octet == b' ' && matches!(text.get(1), None | Some(b' ' | b')'));
                     self.place = Place::Items;
                     text
                 }
@@ -136,8 +136,16 @@ impl Fetch {
         if name.is_empty() || bracketed {
             return Err(Malformed("FETCH with an item that has no name"));
         }
+        let item = Name::of(name)?;
+        if item == Name::Other && matches!(self.body, Some(BodyItem::Literal { .. })) && !may_be_added(name) {
+            // Words of a message read like items and their values. Servers write the names of items in capitals.
+            if name.iter().any(u8::is_ascii_lowercase) {
+                return Err(Malformed("FETCH with words behind a literal"));
+            }
+            self.loose = true;
+        }
         // An item without a value, before `)`, is none that we know.
-        self.place = if rest.first() == Some(&b')') { Place::Items } else { Place::Value(Name::of(name)?) };
+        self.place = if rest.first() == Some(&b')') { Place::Items } else { Place::Value(item) };
         Ok(rest)
     }
 
@@ -224,6 +232,11 @@ impl Name {
         let offset = part.split(|&octet| octet == b'.').next().unwrap_or_default();
         Ok(Self::Body(Some(number(offset)?)))
     }
+}
+
+/// Whether a server adds this item on its own (RFC 3501 §7.4.2, RFC 7162 §3.1.4.2).
+fn may_be_added(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"FLAGS") || name.eq_ignore_ascii_case(b"MODSEQ")
 }
 
 /// A quoted string at the start of `text`, and what follows it.
@@ -330,6 +343,24 @@ mod tests {
         assert_eq!(fetch.until_literal(b" BODY[]<0> ", 3), Ok(Owner::Body));
         fetch.until_end(b" UID 9)").unwrap();
         assert_eq!(fetch.uid, Some(9));
+    }
+
+    #[test]
+    fn what_may_be_the_end_of_a_literal_is_no_item() {
+        let behind = |text: &str| {
+            let mut fetch = Fetch::default();
+            fetch.until_literal(b"(UID 7 BODY[] ", 12).unwrap();
+            fetch.until_end(text.as_bytes()).map(|()| fetch.loose)
+        };
+        for text in [")", " FLAGS (\\Seen))", " flags ()  modseq (7))", " uid 7 rfc822.size 12)"] {
+            assert_eq!(behind(text), Ok(false), "{text}");
+        }
+        for text in [" )", "  FLAGS ())", " X-FOO (a b))", " BROWN FOX)", " 4 3)"] {
+            assert_eq!(behind(text), Ok(true), "{text}");
+        }
+        for text in [" brown fox)", " FLAGS () brown fox)", " the)", "brown fox)"] {
+            assert!(behind(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -177,6 +177,9 @@ impl Tap {
 
     /// What stands behind a literal.
     fn tail(&mut self) -> Result<Step, Malformed> {
+        if self.fetch.is_some() && self.input.first() == Some(&b'\n') {
+            return Err(Malformed("a literal that ends within a line end"));
+        }
         let Some(line) = self.take_line()? else { return Ok(Step::Hungry) };
         self.count(&line)?;
         if let (true, Some(fetch)) = (line.is_empty(), &mut self.fetch) {
