@@ -9,6 +9,8 @@
 //! CUTS=all cargo test --profile sim --locked --test main cuts -- --nocapture
 //! CUT='like Gmail, Each, upstream 0 to popgate, octet 123, Reset' cargo test --test main cuts -- --nocapture
 //! ```
+//!
+//! `CUT='like Gmail, Each'` does all whose names begin so.
 
 #![allow(clippy::print_stdout, reason = "what was run is a test's result, too")]
 
@@ -74,7 +76,7 @@ fn cut_at_every_octet() {
     let recorded: Vec<Recorded> = recordings().into_iter().map(Arc::new).flat_map(record).collect();
     let all: Vec<Case<'_>> = recorded.iter().flat_map(cases).collect();
     let cases: Vec<Case<'_>> = match (std::env::var("CUT"), std::env::var("CUTS").as_deref()) {
-        (Ok(name), _) => all.iter().copied().filter(|case| case.to_string() == name).collect(),
+        (Ok(name), _) => all.iter().copied().filter(|case| case.is_named(&name)).collect(),
         (Err(_), Ok("all")) => all.clone(),
         (Err(_), number) => {
             let number =
@@ -93,7 +95,7 @@ fn cut_at_every_tls_record() {
     let mut cases: Vec<Case<'_>> = recorded.iter().flat_map(tls_cases).collect();
     let all = cases.len();
     if let Ok(name) = std::env::var("CUT") {
-        cases.retain(|case| case.to_string() == name);
+        cases.retain(|case| case.is_named(&name));
     } else if std::env::var("CUTS").as_deref() != Ok("all") {
         cases = share(cases, 4 * SHARE);
     }
@@ -213,10 +215,15 @@ fn share(cases: Vec<Case<'_>>, number: usize) -> Vec<Case<'_>> {
 }
 
 impl Case<'_> {
+    /// Whether this is its name, or the beginning of it up to a comma.
+    fn is_named(&self, name: &str) -> bool {
+        self.to_string().strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(", "))
+    }
+
     fn lies(&self) -> Vec<String> {
         let (order, recorded) = &self.recorded.played[self.order];
         let played = run(&self.recorded.recording, self.recorded.memory, *order, Some(self.cut));
-        if std::env::var_os("CUT").is_some() {
+        if std::env::var("CUT").is_ok_and(|name| name == self.to_string()) {
             show(&played);
         }
         if !(self.recorded.recording.tls && self.cut.plan.fault.alters()) {

@@ -232,7 +232,8 @@ impl Session<'_> {
                 self.selected = None;
                 Ok("done".into())
             }
-            ("EXPUNGE", _) => {
+            // With UIDs it is another command whose `UID` has been lost.
+            ("EXPUNGE", _) if words.len() == 1 => {
                 self.change(|mailbox, _| mailbox.messages.retain(|message| !message.has("\\Deleted")));
                 self.news(reply);
                 Ok("done".into())
