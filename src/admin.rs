@@ -170,6 +170,22 @@ mod tests {
         }
     }
 
+    /// Whoever has been there for the longest goes, at once, for somebody who may have a question.
+    #[tokio::test(start_paused = true)]
+    async fn the_next_has_the_place_of_the_oldest() {
+        let port = Listener::bind(&Endpoint { host: "127.0.0.1".into(), port: 0 }).await.unwrap();
+        let address = port.address();
+        let _serving = AbortOnDropHandle::new(tokio::spawn(serve(port, process())));
+        let began = Instant::now();
+        let mut lines = Vec::new();
+        for _ in 0..=MOST {
+            lines.push(TcpStream::connect(address).await.unwrap());
+        }
+        assert_eq!(lines[0].read(&mut [0]).await.unwrap(), 0);
+        assert_eq!(lines[1].try_read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    }
+
     /// Whoever says nothing, half a question, or nothing after it has the same time.
     #[tokio::test(start_paused = true)]
     async fn nobody_stays_for_long() {
