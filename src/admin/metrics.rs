@@ -70,7 +70,8 @@ impl Page {
         let handed = [("retr", sessions.retr), ("top", sessions.top)];
         self.counters(
             "popgate_messages_sent_total",
-            "Messages, counted when their last octet was handed to the line to the client.",
+            "Messages, counted when all of them had come and their end stood ready to be sent. A client that leaves may not \
+             have read it.",
             "command",
             handed.map(|(command, tally)| (command, tally.count)),
         );
@@ -82,8 +83,8 @@ impl Page {
         );
         self.counter(
             "popgate_messages_removed_total",
-            "Messages that QUIT was to remove, counted when the IMAP server had confirmed that they are gone, or hidden, as \
-             maildrop.on_delete says.",
+            "Messages that QUIT was to remove, counted when that was done as maildrop.on_delete says, on the IMAP server's own \
+             word: gone, moved, hidden, or (ignore) left where they are.",
             sessions.removed,
         );
         self.counter(

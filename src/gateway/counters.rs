@@ -33,7 +33,7 @@ pub struct Counts {
     pub retr: Tally,
     /// By TOP.
     pub top: Tally,
-    /// Messages that are gone, as the policy understands it, on the server's own word.
+    /// Messages with which was done what the policy says, on the server's own word: removed, hidden or left alone.
     pub removed: u64,
     /// Messages that were to be removed and may still be there.
     pub unconfirmed: u64,
