@@ -109,48 +109,40 @@ impl ImapMailbox {
         Ok(Some((length, extent)))
     }
 
-    /// Sends commands for pieces as long as there is room, for `least` octets before the first. What the next one wants.
-    pub(super) fn ask_groups(
-        &mut self,
-        pieces: &mut Peekable<impl Iterator<Item = Piece>>,
-        claim: Claim,
-        mut least: u64,
-    ) -> u64 {
-        while self.conn.as_ref().is_some_and(|conn| conn.stash.is_roomy(least, claim))
-            && self.ask_group(pieces, GROUP_MESSAGES, claim)
+    /// Sends commands for pieces as long as there is room. `whole`: only if there is enough for a whole group.
+    pub(super) fn ask_groups(&mut self, pieces: &mut Peekable<impl Iterator<Item = (Piece, Claim)>>, mut whole: bool) {
+        while self.conn.as_ref().is_some_and(|conn| conn.stash.may_ask())
+            && self.ask_group(pieces, GROUP_MESSAGES, whole)
         {
-            least = 0;
+            whole = false;
         }
-        least
     }
 
     /// Sends a command for the next pieces, as many as one asks for. `false`: nothing is asked for, because nothing is left that
-    /// may be, or there is no room.
+    /// may be, or there is no room; or because it would be part of a group, where a `whole` one is wanted.
     pub(super) fn ask_group(
         &mut self,
-        pieces: &mut Peekable<impl Iterator<Item = Piece>>,
+        pieces: &mut Peekable<impl Iterator<Item = (Piece, Claim)>>,
         most: usize,
-        claim: Claim,
+        whole: bool,
     ) -> bool {
         let Some(conn) = &mut self.conn else { return false };
         let (mut items, mut octets) = (Vec::new(), 0);
         let mut window = None;
-        while items.len() < most && octets < GROUP {
-            let Some(piece) = pieces.peek().copied() else { break };
+        let mut is_whole = false;
+        while !is_whole {
+            let Some((piece, claim)) = pieces.peek().copied() else { break };
             if conn.stash.knows(piece.uid) || items.iter().any(|item: &Item| item.is_of(piece.uid)) {
                 pieces.next();
                 continue;
             }
-            if !items.is_empty() && piece.window != window {
-                break;
-            }
             let Some(listed) = self.snapshot.find(piece.uid).map(|message| message.octets) else { break };
-            // A large message goes alone, and what follows it is not ahead of it.
-            if listed > stash::LARGEST && piece.window.is_none() {
-                break;
-            }
             let more = piece.window.map_or(listed, |window| window.of(listed));
-            if !items.is_empty() && octets + more > GROUP {
+            // A large message goes alone, and what follows it is not ahead of it.
+            let is_large = listed > stash::LARGEST && piece.window.is_none();
+            let joins = items.is_empty() || piece.window == window && octets + more <= GROUP;
+            if is_large || !joins {
+                is_whole = true;
                 break;
             }
             let Some(item) = conn.stash.reserve(piece, listed, claim, &self.server.budget) else { break };
@@ -158,6 +150,11 @@ impl ImapMailbox {
             window = piece.window;
             octets += item.reserved();
             items.push(item);
+            is_whole = items.len() >= most || octets >= GROUP;
+        }
+        if whole && !is_whole {
+            conn.stash.release(items);
+            return false;
         }
         !items.is_empty() && conn.ask_ahead(items).is_ok()
     }

@@ -18,7 +18,7 @@ use super::{
     fault::{Phase, Trouble},
     listing::{self, Ground, Renewed},
     login, settle,
-    stash::{Claim, GROUP},
+    stash::Claim,
 };
 use crate::{
     mail::{Changes, Credentials, Deletion, Snapshot, Uid},
@@ -204,28 +204,24 @@ impl Mailbox for ImapMailbox {
         Ok(asked.map(|(octets, extent)| Body::new(self, octets, extent)))
     }
 
-    fn ahead(&mut self, certain: impl Iterator<Item = Piece>, likely: impl Iterator<Item = Piece>) {
+    fn ahead(&mut self, mut certain: impl Iterator<Item = Piece>, likely: impl Iterator<Item = Piece>) {
         let Some(conn) = &self.conn else { return };
         if !self.server.settings.read_ahead || self.changed.is_some() || !conn.is_usable() {
             return;
         }
         // What Gmail sends is counted against the user, so that nothing is fetched there which may not be wanted.
         let metered = conn.capabilities.gmail;
-        let (mut certain, mut likely) = (certain.peekable(), likely.take_while(|_| !metered).peekable());
         let Some(first) = certain.next() else { return };
         let (first_known, is_here) = (conn.stash.knows(first.uid), conn.stash.has(first));
+        let likely = likely.take_while(|_| !metered).map(|piece| (piece, Claim::Guessed));
+        let mut pieces = certain.map(|piece| (piece, Claim::Asked)).chain(likely).peekable();
         // One message alone is asked for when its turn comes, and is dealt with there whatever comes of it.
-        let is_alone = certain.peek().is_none() && likely.peek().is_none();
-        if !first_known && (is_alone || !self.ask_group(&mut once(first).peekable(), 1, Claim::Asked)) {
+        let mut alone = once((first, Claim::Asked)).peekable();
+        if !first_known && (pieces.peek().is_none() || !self.ask_group(&mut alone, 1, false)) {
             return;
         }
         // It is worth while for a whole group, or before a wait; then all the room is used.
-        let least = if is_here { GROUP } else { 0 };
-        let least = self.ask_groups(&mut certain, Claim::Asked, least);
-        // What follows on a message that has to wait waits, too.
-        if certain.peek().is_none() {
-            self.ask_groups(&mut likely, Claim::Guessed, least);
-        }
+        self.ask_groups(&mut pieces, is_here);
     }
 
     fn is_here(&self, piece: Piece) -> bool {

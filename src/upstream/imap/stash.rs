@@ -41,18 +41,8 @@ impl Budget {
 
     fn reserve(&self, octets: u64, claim: Claim) -> Option<OwnedSemaphorePermit> {
         let units = u32::try_from(octets.div_ceil(UNIT as u64)).ok()?;
-        let is_spared = claim == Claim::Guessed && self.left.available_permits() <= self.spared;
+        let is_spared = claim == Claim::Guessed && self.left.available_permits() < self.spared + units as usize;
         self.left.clone().try_acquire_many_owned(units).ok().filter(|_| !is_spared)
-    }
-}
-
-impl Claim {
-    /// How many octets a session may have ahead.
-    const fn room(self) -> u64 {
-        match self {
-            Self::Asked => ASKED,
-            Self::Guessed => GUESSED,
-        }
     }
 }
 
@@ -97,7 +87,7 @@ impl Stash {
         let octets = piece.window.map_or(listed, |window| window.of(listed));
         // Some servers are a little out in what they list.
         let reserved = octets + SLACK;
-        if self.given_up || self.reserved + reserved > claim.room() {
+        if self.given_up || self.reserved + reserved > SESSION {
             return None;
         }
         let permit = budget.reserve(reserved, claim)?;
@@ -105,9 +95,9 @@ impl Stash {
         Some(Item { piece, reserved, arrived: None, _permit: permit })
     }
 
-    /// Whether one more command may be sent, for so many octets.
-    pub(super) fn is_roomy(&self, octets: u64, claim: Claim) -> bool {
-        self.open.len() < COMMANDS && self.reserved + octets <= claim.room()
+    /// Whether one more command may be sent.
+    pub(super) fn may_ask(&self) -> bool {
+        self.open.len() < COMMANDS
     }
 
     /// Nothing more is fetched ahead on this line.
@@ -235,12 +225,9 @@ pub(super) fn command(pieces: &[Piece]) -> String {
 /// The budget is counted in these.
 const UNIT: usize = 1024;
 
-/// What a session may keep, in octets, for a client that will probably ask for it.
-const GUESSED: u64 = 1024 * 1024;
-
-/// What it may keep for one that has asked for it already: mpop has 100 commands on the way, others 64, and that much of
-/// ordinary mail comes in one round trip.
-const ASKED: u64 = 1536 * 1024;
+/// What a session may keep, in octets. Clients have 64 commands on the way, mpop 100; of ordinary mail that much comes in one
+/// round trip.
+const SESSION: u64 = 1536 * 1024;
 
 /// A command asks for no more than this, or for one message, so that its proof does not keep the first message waiting for long.
 pub(super) const GROUP: u64 = 128 * 1024;
@@ -316,12 +303,18 @@ mod tests {
         };
         fill(&mut one);
         fill(&mut two);
-        assert_eq!((one.open[0].items.len(), two.open[0].items.len()), (17, 0));
+        assert_eq!((one.open[0].items.len(), two.open[0].items.len()), (17, 0), "all there is");
         one.answered(&RequestId("A".to_owned()), true);
         fill(&mut two);
         assert_eq!((one.reserved, two.open[1].items.len()), (0, 17));
         drop(two);
         assert_eq!(budget.left.available_permits(), 1024);
+        // Guesses leave a quarter to those who have asked.
+        let mut three = Stash::default();
+        let guesses: Vec<_> =
+            (1..).map_while(|uid| three.reserve(piece(uid, None), 60_000, Claim::Guessed, &budget)).collect();
+        assert_eq!((guesses.len(), budget.left.available_permits()), (13, 1024 - 13 * 59));
+        assert!(three.reserve(piece(99, None), 60_000, Claim::Asked, &budget).is_some());
     }
 
     #[test]
