@@ -328,6 +328,11 @@ impl Conn {
         Ok(())
     }
 
+    /// The buffer for the large pieces in which listings come is given back if the client has nothing to ask now: many only look.
+    pub(super) fn relax(&mut self) {
+        self.tap.relax();
+    }
+
     /// Lets go of what was fetched ahead, once it is here. Whether the line is then as after a tagged reply: nothing is open,
     /// nothing lies unread.
     pub(super) async fn lay_down(&mut self) -> bool {

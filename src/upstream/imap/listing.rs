@@ -109,6 +109,7 @@ pub(super) async fn open(
     let removal = removal::removal(server, &conn, trash.filter(|trash| !trash.is_empty()));
     let (snapshot, ground, known) =
         shown(server, &mut conn, &selected, known, messages, &mut unlisted, removal).await?;
+    conn.relax();
     Ok(Listing { conn, snapshot, ground, known, remembered, unlisted })
 }
 
