@@ -109,28 +109,26 @@ impl ImapMailbox {
         Ok(Some((length, extent)))
     }
 
-    /// Sends commands for pieces as long as there is room. `whole`: only if there is enough for a whole group.
-    pub(super) fn ask_groups(&mut self, pieces: &mut Peekable<impl Iterator<Item = (Piece, Claim)>>, mut whole: bool) {
-        while self.conn.as_ref().is_some_and(|conn| conn.stash.may_ask())
-            && self.ask_group(pieces, GROUP_MESSAGES, whole)
+    /// Sends commands for pieces as long as there is room, for so many octets before the first.
+    pub(super) fn ask_groups(&mut self, pieces: &mut Peekable<impl Iterator<Item = (Piece, Claim)>>, mut octets: u64) {
+        while self.conn.as_ref().is_some_and(|conn| conn.stash.is_roomy(octets))
+            && self.ask_group(pieces, GROUP_MESSAGES)
         {
-            whole = false;
+            octets = 0;
         }
     }
 
     /// Sends a command for the next pieces, as many as one asks for. `false`: nothing is asked for, because nothing is left that
-    /// may be, or there is no room; or because it would be part of a group, where a `whole` one is wanted.
+    /// may be, or there is no room.
     pub(super) fn ask_group(
         &mut self,
         pieces: &mut Peekable<impl Iterator<Item = (Piece, Claim)>>,
         most: usize,
-        whole: bool,
     ) -> bool {
         let Some(conn) = &mut self.conn else { return false };
         let (mut items, mut octets) = (Vec::new(), 0);
         let mut window = None;
-        let mut is_whole = false;
-        while !is_whole {
+        while items.len() < most && octets < GROUP {
             let Some((piece, claim)) = pieces.peek().copied() else { break };
             if conn.stash.knows(piece.uid) || items.iter().any(|item: &Item| item.is_of(piece.uid)) {
                 pieces.next();
@@ -142,7 +140,6 @@ impl ImapMailbox {
             let is_large = listed > stash::LARGEST && piece.window.is_none();
             let joins = items.is_empty() || piece.window == window && octets + more <= GROUP;
             if is_large || !joins {
-                is_whole = true;
                 break;
             }
             let Some(item) = conn.stash.reserve(piece, listed, claim, &self.server.budget) else { break };
@@ -150,11 +147,6 @@ impl ImapMailbox {
             window = piece.window;
             octets += item.reserved();
             items.push(item);
-            is_whole = items.len() >= most || octets >= GROUP;
-        }
-        if whole && !is_whole {
-            conn.stash.release(items);
-            return false;
         }
         !items.is_empty() && conn.ask_ahead(items).is_ok()
     }

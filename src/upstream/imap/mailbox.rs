@@ -18,7 +18,7 @@ use super::{
     fault::{Phase, Trouble},
     listing::{self, Ground, Renewed},
     login, settle,
-    stash::Claim,
+    stash::{Claim, GROUP},
 };
 use crate::{
     mail::{Changes, Credentials, Deletion, Snapshot, Uid},
@@ -217,11 +217,11 @@ impl Mailbox for ImapMailbox {
         let mut pieces = certain.map(|piece| (piece, Claim::Asked)).chain(likely).peekable();
         // One message alone is asked for when its turn comes, and is dealt with there whatever comes of it.
         let mut alone = once((first, Claim::Asked)).peekable();
-        if !first_known && (pieces.peek().is_none() || !self.ask_group(&mut alone, 1, false)) {
+        if !first_known && (pieces.peek().is_none() || !self.ask_group(&mut alone, 1)) {
             return;
         }
         // It is worth while for a whole group, or before a wait; then all the room is used.
-        self.ask_groups(&mut pieces, is_here);
+        self.ask_groups(&mut pieces, if is_here { GROUP } else { 0 });
     }
 
     fn is_here(&self, piece: Piece) -> bool {

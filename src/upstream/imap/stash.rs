@@ -95,9 +95,9 @@ impl Stash {
         Some(Item { piece, reserved, arrived: None, _permit: permit })
     }
 
-    /// Whether one more command may be sent.
-    pub(super) fn may_ask(&self) -> bool {
-        self.open.len() < COMMANDS
+    /// Whether one more command may be sent, for so many octets.
+    pub(super) fn is_roomy(&self, octets: u64) -> bool {
+        self.open.len() < COMMANDS && self.reserved + octets <= SESSION
     }
 
     /// Nothing more is fetched ahead on this line.
