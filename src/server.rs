@@ -324,8 +324,8 @@ fn upstreams(config: &Config) -> Vec<(&str, String)> {
     routes.chain(default).collect()
 }
 
-/// The ways to the upstreams, and the servers that they lead to. Root certificates are read where there is TLS alone: a machine that has none, a container of
-/// nothing but popgate say, does without them.
+/// The ways to the upstreams, and the servers that they lead to. Root certificates are read where there is TLS alone: a
+/// machine that has none, a container of nothing but popgate say, does without them.
 fn routes(config: &Config, memory: &Memory) -> Result<(Routes<Way>, Vec<Arc<Sparing>>), tls::Error> {
     let mut connectors: HashMap<_, Connector> = HashMap::new();
     let mut spared: HashMap<_, Arc<Sparing>> = HashMap::new();

@@ -305,22 +305,16 @@ impl Conn {
     /// so what was received last belongs to the one response that has a literal.
     fn take_arrivals(&mut self) -> Result<(), Trouble> {
         for fetch in std::mem::take(&mut self.aside().bodies) {
-            if fetch.loose {
-                self.arriving = None; // Asked for alone, its size is compared.
-                self.stash.give_up();
-                continue;
-            }
             let (offset, octets) = match fetch.body {
-                Some(BodyItem::Quoted { offset, octets }) => (offset, octets),
-                Some(BodyItem::Literal { offset, octets: 0 }) => (offset, Vec::new()),
-                Some(BodyItem::Literal { offset, .. }) => match self.arriving.take() {
-                    Some(octets) => (offset, octets),
-                    None => continue,
-                },
+                Some(BodyItem::Quoted { offset, octets }) => (offset, Some(octets)),
+                Some(BodyItem::Literal { offset, octets: 0 }) => (offset, Some(Vec::new())),
+                Some(BodyItem::Literal { offset, .. }) => (offset, self.arriving.take()),
                 Some(BodyItem::Nil) | None => continue,
             };
+            // Asked for alone, the size of a loose one is compared.
+            let arrived = octets.filter(|_| !fetch.loose).map(|octets| Arrived { offset, octets });
             if let Some(uid) = fetch.uid.and_then(Uid::new)
-                && !self.stash.arrived(uid, Arrived { offset, octets })
+                && !self.stash.arrived(uid, arrived)
             {
                 return Err(self.fail(TWICE.into()));
             }
@@ -336,7 +330,7 @@ impl Conn {
     /// Lets go of what was fetched ahead, once it is here. Whether the line is then as after a tagged reply: nothing is open,
     /// nothing lies unread.
     pub(super) async fn lay_down(&mut self) -> bool {
-        if self.stash.is_expecting() && !matches!(timeout(LEFTOVER, self.quiesce()).await, Ok(Ok(()))) {
+        if self.stash.is_expecting() && !matches!(timeout(PARTING, self.quiesce()).await, Ok(Ok(()))) {
             return false;
         }
         self.stash.discard();
@@ -565,8 +559,8 @@ const SOON: Duration = Duration::from_secs(1);
 /// What was fetched ahead and not asked for is kept for so long.
 const STALE: Duration = Duration::from_secs(30);
 
-/// What nobody will ask for any more is worth so much time, for the sake of the line.
-const LEFTOVER: Duration = Duration::from_secs(2);
+/// What nobody will ask for any more is worth so much time when a session ends, for the sake of the line.
+const PARTING: Duration = Duration::from_secs(2);
 
 /// LOGOUT is a courtesy.
 const FAREWELL: Duration = Duration::from_secs(2);

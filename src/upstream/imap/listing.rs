@@ -109,7 +109,6 @@ pub(super) async fn open(
     let removal = removal::removal(server, &conn, trash.filter(|trash| !trash.is_empty()));
     let (snapshot, ground, known) =
         shown(server, &mut conn, &selected, known, messages, &mut unlisted, removal).await?;
-    conn.relax();
     Ok(Listing { conn, snapshot, ground, known, remembered, unlisted })
 }
 
@@ -209,6 +208,7 @@ async fn shown(
         Some(all) => Arc::new(Snapshot::new(selected.uid_validity, deletion, all)),
     };
     let known = is_listed.then(|| Known::new(listed, selected.uid_next)).flatten();
+    conn.relax();
     Ok((snapshot, ground, known))
 }
 

@@ -69,6 +69,8 @@ struct Group {
 pub(super) struct Item {
     piece: Piece,
     reserved: u64,
+    /// Its body has come, to be kept or not.
+    came: bool,
     arrived: Option<Arrived>,
     _permit: OwnedSemaphorePermit,
 }
@@ -92,17 +94,12 @@ impl Stash {
         }
         let permit = budget.reserve(reserved, claim)?;
         self.reserved += reserved;
-        Some(Item { piece, reserved, arrived: None, _permit: permit })
+        Some(Item { piece, reserved, came: false, arrived: None, _permit: permit })
     }
 
     /// Whether one more command may be sent, for so many octets.
     pub(super) fn is_roomy(&self, octets: u64) -> bool {
         self.open.len() < COMMANDS && self.reserved + octets <= SESSION
-    }
-
-    /// Nothing more is fetched ahead on this line.
-    pub(super) const fn give_up(&mut self) {
-        self.given_up = true;
     }
 
     /// A command for these has been sent.
@@ -140,18 +137,17 @@ impl Stash {
         self.proved.get(&piece.uid).is_some_and(|item| item.holds(piece))
     }
 
-    /// Something came. It is kept if it was asked for and is no larger than the memory that was reserved for it. `false`: it
-    /// had come before.
+    /// A body came; `None` if it is of no use. It is kept if it was asked for and is no larger than the memory that was reserved
+    /// for it. `false`: one had come before.
     #[must_use]
-    pub(super) fn arrived(&mut self, uid: Uid, arrived: Arrived) -> bool {
+    pub(super) fn arrived(&mut self, uid: Uid, arrived: Option<Arrived>) -> bool {
         let mut items = self.open.iter_mut().flat_map(|group| &mut group.items);
         let Some(item) = items.find(|item| item.piece.uid == uid) else { return true };
-        if item.arrived.is_some() {
+        if std::mem::replace(&mut item.came, true) {
             return false;
         }
-        let fits = arrived.octets.len() as u64 <= item.reserved;
-        item.arrived = fits.then_some(arrived);
-        self.given_up |= !fits;
+        item.arrived = arrived.filter(|arrived| arrived.octets.len() as u64 <= item.reserved);
+        self.given_up |= item.arrived.is_none();
         true
     }
 
@@ -272,10 +268,12 @@ mod tests {
         asking(&mut stash, "A", &[piece(5, None), piece(7, None)], &budget);
         asking(&mut stash, "B", &[piece(9, Some(WINDOW))], &budget);
         for uid in [5, 6, 9] {
-            assert!(stash.arrived(Uid::new(uid).unwrap(), arrived(b"x")));
+            assert!(stash.arrived(Uid::new(uid).unwrap(), Some(arrived(b"x"))));
         }
-        assert!(stash.arrived(Uid::new(7).unwrap(), arrived(&[b'x'; 6_000])));
-        assert!(!stash.arrived(Uid::new(5).unwrap(), arrived(b"y")), "it has come already");
+        assert!(stash.arrived(Uid::new(7).unwrap(), Some(arrived(&[b'x'; 6_000]))));
+        for uid in [5, 7] {
+            assert!(!stash.arrived(Uid::new(uid).unwrap(), Some(arrived(b"y"))), "it has come already");
+        }
         assert_eq!(stash.take(piece(5, None)), None, "not proved yet");
         assert!(
             stash.expects(piece(5, None)) && stash.expects(piece(5, Some(WINDOW))) && !stash.expects(piece(9, None))
