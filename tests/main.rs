@@ -17,6 +17,7 @@ mod faults;
 mod flood;
 mod floors;
 mod handshakes;
+mod interleavings;
 mod probe;
 mod properties;
 mod readme;

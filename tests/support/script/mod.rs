@@ -5,6 +5,7 @@
 mod command;
 mod mailbox;
 mod session;
+mod turns;
 
 use std::{
     fmt::Debug,
@@ -17,6 +18,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(crate) use mailbox::{Account, Content, Mailbox, Message};
+pub(crate) use turns::Turns;
 
 /// A line to a client.
 pub(crate) trait Line: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -45,6 +47,8 @@ pub(crate) struct Manner {
     pub(crate) order: Order,
     /// How long a flight takes there and back.
     pub(crate) latency: Duration,
+    /// Who is served when, if that is given.
+    pub(crate) turns: Option<Arc<Turns>>,
     pub(crate) deviations: Vec<Deviation>,
     pub(crate) upgrade: Option<Upgrade>,
 }
@@ -140,6 +144,7 @@ impl Default for Manner {
             uid_last: false,
             order: Order::Each,
             latency: Duration::ZERO,
+            turns: None,
             deviations: Vec::new(),
             upgrade: None,
         }

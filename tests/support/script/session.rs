@@ -142,6 +142,11 @@ impl Session<'_> {
         let mut replies = Vec::new();
         for command in flight {
             let text = command.text();
+            if let Some(turns) = &self.server.manner.turns
+                && text.starts_with("UID ")
+            {
+                turns.take(self.number).await;
+            }
             self.server.state().received.push(Received { connection: self.number, text: text.clone() });
             if self.mute || self.at_end {
                 continue;
