@@ -63,3 +63,17 @@ const ONE_ADDRESS: Duration = Duration::from_secs(4);
 
 const KEEPALIVE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// F1. An empty label is in no name, so that nobody is asked for it.
+    #[tokio::test]
+    async fn a_name_without_an_address_is_no_connection() {
+        let nowhere = Endpoint { host: "no..where".into(), port: 143 };
+        let error = Tcp.dial(&nowhere).await.err().unwrap();
+        assert!(error.to_string().contains("lookup"), "{error}");
+        assert!(!is_want_of_descriptors(&error));
+    }
+}
