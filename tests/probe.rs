@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{serve::Popgate, tls::identity};
+use crate::support::{pop3::Pop3, serve::Popgate, tls::identity};
 
 #[test]
 fn popgate_itself_is_alive() {
@@ -28,6 +28,23 @@ fn popgate_itself_is_alive() {
     probe(&listen.replace("127.0.0.1", "localhost"), 0, "+OK ", "");
     probe(&format!("pop3://127.0.0.1:{port}"), 1, "", "");
     probe(&format!("pop3s://127.0.0.1:{}", plain.port), 1, "", "no TLS: ");
+}
+
+/// F42: load balancers and watchdogs come every few seconds and leave as they like. The log is about those who want mail.
+#[test]
+fn who_only_looks_is_not_in_the_log() {
+    let popgate = Popgate::serve("imap://127.0.0.1:9", &[]);
+    let connect = || TcpStream::connect(("127.0.0.1", popgate.port)).unwrap();
+    drop(connect());
+    // The greeting lies unread: that resets the line.
+    let unread = connect();
+    unread.peek(&mut [0]).unwrap();
+    drop(unread);
+    probe(&format!("pop3://127.0.0.1:{}", popgate.port), 0, "+OK ", "");
+    Pop3::connect(popgate.port).pass("tim", "sec ret");
+    let log = popgate.stop();
+    let about_sessions: Vec<_> = log.lines().filter(|line| line.contains("session{")).collect();
+    assert!(about_sessions.iter().all(|line| line.contains("tim")) && !about_sessions.is_empty(), "{log}");
 }
 
 #[test]

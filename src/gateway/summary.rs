@@ -3,7 +3,7 @@
 use std::{fmt, net::IpAddr};
 
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{debug, info};
 
 use super::counters::Tally;
 
@@ -67,8 +67,13 @@ impl Summary {
         }
     }
 
-    /// Writes the line.
+    /// Writes the line. Load balancers and watchdogs come every few seconds to see whether somebody is there, and who reads
+    /// the log does not want to know.
     pub(super) fn report(&self, end: End, peer: IpAddr) {
+        if self.user.is_none() && matches!(end, End::Quit | End::Disconnected) {
+            debug!(%end, %peer, "nobody tried to log in");
+            return;
+        }
         info!(
             user = self.user.as_deref(),
             upstream = self.upstream.as_deref(),
