@@ -239,6 +239,7 @@ async fn refusals_and_ends_for_every_command() {
                     (What::Cut(0), "end behind"),
                     (What::Cut(20), "end within"),
                     (What::Mute, "no reply"),
+                    (What::Drip(1, Duration::from_secs(1)), "an octet a second"),
                     (What::Stall(25), "half a reply"),
                     (What::Tagged(b"$ NO after all\r\n".to_vec()), "data and NO"),
                     (What::Tagged(b"$ BAD after all\r\n".to_vec()), "data and BAD"),

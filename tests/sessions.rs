@@ -1,14 +1,15 @@
 //! Whole sessions against the scripted server: what a dialogue cannot say, because it needs several clients, many messages,
 //! other actors or much mail.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use popgate::gateway::Lock;
+use tokio::{io::AsyncBufReadExt, time::Instant};
 
 use crate::support::{
     chat::stuffed,
     gate::{Gate, Lines},
-    script::{Content, Manner, Server},
+    script::{Content, Manner, Server, What},
 };
 
 fn ok(reply: Option<String>) -> String {
@@ -238,4 +239,49 @@ async fn shutdown_is_no_quit() {
     client.leave().await;
     assert_eq!(server.with("tim", "INBOX", |inbox| inbox.uids()), [5, 7, 9]);
     assert!(server.received().iter().all(|received| !received.text.contains("STORE")), "{:?}", server.received());
+}
+
+/// F17: on a line of 2,000 octets a second nobody waits for what was fetched ahead of being asked for, until his program
+/// gives up: a message that keeps him waiting is asked for alone, and comes as it comes.
+#[tokio::test(start_paused = true)]
+async fn a_slow_line_keeps_no_client_in_silence() {
+    let slow = What::Drip(200, Duration::from_millis(100));
+    let server = Server::fixture(Manner::default().deviating("UID FETCH", 0, slow));
+    server.with("tim", "INBOX", |inbox| {
+        for octets in [200_000, 250_000, 60_000, 300_000, 100_000] {
+            inbox.deliver(Content::Filler(octets));
+        }
+    });
+    for order in [[1, 4, 5, 6, 7, 8], [1, 8, 7, 6, 5, 4], [4, 7, 5, 1, 8, 6]] {
+        let mut client = Gate::new(&server).connect();
+        ok(client.log_in().await);
+        for number in order {
+            let began = Instant::now();
+            ok(client.ask(&format!("RETR {number}")).await);
+            client.line.fill_buf().await.unwrap();
+            let silence = began.elapsed();
+            assert!(silence < Duration::from_secs(55), "nothing of {number} in {order:?} for {silence:?}");
+            let octets = server.with("tim", "INBOX", |inbox| inbox.messages[number - 1].content.octets());
+            assert!(client.body().await.unwrap() == stuffed(&octets), "{number}");
+        }
+        ok(client.ask("QUIT").await);
+        client.leave().await;
+    }
+}
+
+/// T41: each line of a listing shows that the server is alive, but nobody waits for the last of them for ever.
+#[tokio::test(start_paused = true)]
+async fn a_listing_that_does_not_end_is_given_up() {
+    let drip = What::Drip(1, Duration::from_secs(1));
+    let server = Server::fixture(Manner::default().deviating("UID FETCH 1:*", 1, drip));
+    server.with("tim", "INBOX", |inbox| (0..100).for_each(|_| _ = inbox.deliver(Content::Filler(50))));
+    let gate = Gate::new(&server);
+    let mut client = gate.connect();
+    let began = Instant::now();
+    let refusal = err(client.log_in().await);
+    assert!(refusal.starts_with("-ERR [SYS/TEMP]") && began.elapsed().as_secs() == 600, "{refusal}");
+    client.leave().await;
+    let mut client = gate.connect();
+    ok(client.log_in().await);
+    client.leave().await;
 }

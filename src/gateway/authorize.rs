@@ -236,7 +236,8 @@ async fn grant<'a, U: Upstream>(
         return Err(reached(limit));
     }
     let turn = gateway.lasting.guesses.turn_at(upstream, &who.user, tried).await?;
-    let opened = route.upstream.open(&who).await;
+    let opened = timeout(TO_OPEN, route.upstream.open(&who)).await;
+    let opened = opened.unwrap_or_else(|_| Err(Fault::new(Verdict::Passing, "the mailbox took too long to open")));
     drop(turn);
     gateway.denials.learn(upstream, &who, &opened, Instant::now());
     let (mailbox, snapshot) = opened?;
@@ -297,3 +298,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How long it may take to log in, whatever it says meanwhile. A log-in that has begun by then is carried through.
 const TO_LOG_IN: Duration = Duration::from_secs(300);
+
+/// How long a mailbox may take to open, however often the server shows that it is alive: a million messages are listed over
+/// a line of one megabit in half of it, and hardly any client waits that long.
+const TO_OPEN: Duration = Duration::from_secs(600);

@@ -7,7 +7,7 @@ use tracing::debug;
 
 use super::{
     ask,
-    conn::{Answer, Conn, Tag},
+    conn::{Answer, COMMAND, Conn, Tag},
     fault::{Outcome, Trouble},
     mailbox::ImapMailbox,
     stash::{self, Arrived, Claim, GROUP, GROUP_MESSAGES, Item},
@@ -73,6 +73,8 @@ impl ImapMailbox {
             match self.ask_once(piece).await {
                 Ok(Asked::Body { octets, extent }) => return Ok(Some((octets, extent))),
                 Ok(Asked::Gone) => return Ok(None),
+                // The client has waited long enough for one that is slow.
+                Err(trouble @ Trouble::Slow) => return Err(self.fault(trouble)),
                 Err(trouble) if again && trouble.is_lost_line() && self.may_reconnect() => {
                     debug!(%trouble, "a message is asked for again");
                     again = false;
@@ -268,6 +270,7 @@ impl ImapMailbox {
 /// Receives a small body whole and waits for its proof, so that a failure is an answer and never a torn message.
 async fn hold(conn: &mut Conn, tag: &Tag, uid: Uid, as_listed: bool) -> Result<Vec<u8>, Trouble> {
     let mut held = Vec::with_capacity(usize::try_from(conn.unread()).unwrap_or_default());
+    conn.hurry(COMMAND);
     loop {
         match conn.more_body().await? {
             0 => break,
@@ -277,6 +280,7 @@ async fn hold(conn: &mut Conn, tag: &Tag, uid: Uid, as_listed: bool) -> Result<V
             }
         }
     }
+    conn.unhurry();
     conn.end_body(tag, uid, as_listed).await?;
     Ok(held)
 }

@@ -46,6 +46,8 @@ pub(super) struct Conn {
     finished: Vec<(Tag, Result<Outcome, Trouble>)>,
     broken: bool,
     asked: Instant,
+    /// A body for which somebody waits in silence must be here by then.
+    hurried: Option<Instant>,
 }
 
 /// Names a command that has been sent.
@@ -84,6 +86,7 @@ impl Conn {
             finished: Vec::new(),
             broken: false,
             asked: Instant::now(),
+            hurried: None,
         }
     }
 
@@ -214,18 +217,31 @@ impl Conn {
         Ok(())
     }
 
-    /// Reads what is still open, and hears what the server has said meanwhile. Whether the line can be used.
-    pub(super) async fn is_ready(&mut self) -> bool {
-        if self.broken || self.quiesce().await.is_err() {
-            return false;
+    /// Reads what is still open, and hears what the server has said meanwhile. An error: the line cannot be used.
+    pub(super) async fn ready(&mut self) -> Result<(), Trouble> {
+        if self.broken {
+            return Err(Trouble::Lost);
         }
+        self.hurry(SILENCE);
+        self.quiesce().await?;
+        self.unhurry();
         while let Some(heard) = self.listen().now_or_never() {
             if !matches!(heard, Ok(Heard::Untagged)) {
-                self.broken = true;
-                return false;
+                return Err(self.fail(Trouble::Lost));
             }
         }
-        true
+        Ok(())
+    }
+
+    /// From now on somebody waits who is shown nothing before all of it is here. For a body that has not begun he waits
+    /// as for any reply.
+    pub(super) fn hurry(&mut self, patience: Duration) {
+        self.hurried = Some(Instant::now() + patience);
+    }
+
+    /// Nobody waits any more, or what comes is shown.
+    pub(super) const fn unhurry(&mut self) {
+        self.hurried = None;
     }
 
     /// Sends one command for several pieces. They arrive in the stash while something is awaited on this line.
@@ -247,10 +263,14 @@ impl Conn {
     /// A piece that was asked for ahead, as soon as the server has confirmed that it came whole. `None`: it was not asked for,
     /// or did not come.
     pub(super) async fn stashed(&mut self, piece: Piece) -> Result<Option<Arrived>, Trouble> {
+        self.hurry(SILENCE);
         loop {
             match self.stash.take(piece) {
                 None if self.stash.expects(piece) => self.progress().await?,
-                arrived => return Ok(arrived),
+                arrived => {
+                    self.unhurry();
+                    return Ok(arrived);
+                }
             }
         }
     }
@@ -368,11 +388,13 @@ impl Conn {
 
     /// Waits for more octets of the body that streams; how many are here, 0 at its end.
     pub(super) async fn more_body(&mut self) -> Result<usize, Trouble> {
-        let octets = timeout_at(Instant::now() + COMMAND, poll_fn(|cx| self.tap.poll_body(cx)));
-        let trouble = match octets.await {
+        let silent = Instant::now() + COMMAND;
+        let end = self.hurried.map_or(silent, |slow| slow.min(silent));
+        let trouble = match timeout_at(end, poll_fn(|cx| self.tap.poll_body(cx))).await {
             Ok(Ok(octets)) => return Ok(octets),
             Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Trouble::Lost,
             Ok(Err(error)) => Trouble::Broken(error.kind()),
+            Err(_) if end < silent => Trouble::Slow,
             Err(_) => Trouble::Silent("it sent a message"),
         };
         self.broken = true;
@@ -549,6 +571,10 @@ const UNPARSED: Malformed = Malformed("a response that cannot be parsed");
 
 /// So long may a server be silent while a command is open.
 pub(super) const COMMAND: Duration = Duration::from_secs(60);
+
+/// So long may what was fetched ahead keep a client waiting once it comes. Many programs give up after a minute, and a
+/// message that is asked for alone is shown as it comes.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// Servers may log out a client that is silent for 30 minutes (RFC 3501 §5.4), routers forget lines much sooner.
 const KEEP_ALIVE: Duration = Duration::from_secs(240);

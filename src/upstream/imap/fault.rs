@@ -75,6 +75,9 @@ pub(super) enum Trouble {
     Broken(io::ErrorKind),
     #[error("the server was silent for too long while {0}")]
     Silent(&'static str),
+    /// It keeps the client waiting without anything to show.
+    #[error("the server took too long to send what was not to be shown before all of it is here")]
+    Slow,
     #[error("{0}")]
     Malformed(#[from] Malformed),
     #[error("no connection: {0}")]
@@ -105,7 +108,7 @@ pub(super) enum Phase {
 impl Trouble {
     /// Whether the line is gone, so that a new one may be tried.
     pub(super) const fn is_lost_line(&self) -> bool {
-        matches!(self, Self::Bye(_) | Self::Lost | Self::Broken(_) | Self::Silent(_))
+        matches!(self, Self::Bye(_) | Self::Lost | Self::Broken(_) | Self::Silent(_) | Self::Slow)
     }
 
     /// Whether the server is there, if this happened before a log-in; `None` where this process could not even ask.

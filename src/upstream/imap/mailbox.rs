@@ -46,6 +46,8 @@ pub struct ImapMailbox {
     known: Option<Arc<Known>>,
     /// A command that removes messages was sent.
     pub(super) has_removed: bool,
+    /// What was fetched ahead has kept the client waiting: nothing is, any more.
+    is_slow: bool,
     /// Why this mailbox cannot be trusted to be the one that was listed. Nothing is asked of it any more.
     changed: Option<String>,
 }
@@ -73,6 +75,7 @@ impl ImapMailbox {
             proved: Vec::new(),
             known,
             has_removed: false,
+            is_slow: false,
             changed: None,
         }
     }
@@ -83,11 +86,12 @@ impl ImapMailbox {
         if self.changed.is_none() {
             let ready = match &mut self.conn {
                 // It is given up below, whatever is still to come.
-                Some(conn) if conn.view.changed.is_some() => true,
-                Some(conn) => conn.is_ready().await,
-                None => false,
+                Some(conn) if conn.view.changed.is_some() => Ok(()),
+                Some(conn) => conn.ready().await,
+                None => Err(Trouble::Lost),
             };
-            if !ready {
+            if let Err(trouble) = ready {
+                self.is_slow |= matches!(trouble, Trouble::Slow);
                 self.conn = None;
                 // In a box, like all that is rare and large: each session has room for the largest of what it waits for.
                 Box::pin(self.reconnect()).await?;
@@ -176,6 +180,7 @@ impl ImapMailbox {
 
     /// Notes what a trouble means for the rest of the session.
     pub(super) fn fault(&mut self, trouble: Trouble) -> Fault {
+        self.is_slow |= matches!(trouble, Trouble::Slow);
         match &trouble {
             Trouble::Malformed(_) | Trouble::Changed(_) => self.distrust(trouble.to_string()),
             trouble if trouble.is_lost_line() => self.hang_up(),
@@ -206,7 +211,7 @@ impl Mailbox for ImapMailbox {
 
     fn ahead(&mut self, mut certain: impl Iterator<Item = Piece>, likely: impl Iterator<Item = Piece>) {
         let Some(conn) = &self.conn else { return };
-        if !self.server.settings.read_ahead || self.changed.is_some() || !conn.is_usable() {
+        if !self.server.settings.read_ahead || self.is_slow || self.changed.is_some() || !conn.is_usable() {
             return;
         }
         // What Gmail sends is counted against the user, so that nothing is fetched there which may not be wanted.

@@ -101,6 +101,8 @@ pub(crate) enum What {
     Cut(u64),
     /// The command is carried out; so many octets of the reply, then silence for ever.
     Stall(u64),
+    /// The command is carried out; of its reply so many octets come at a time, this far apart.
+    Drip(usize, Duration),
     /// The command is carried out; its reply is forgotten.
     Mute,
     /// Body literals announce so much more (or less) than what follows.
@@ -317,6 +319,7 @@ mod tests {
             (What::Bodiless, "* 1 FETCH (UID 5)\nc OK done\nd OK done\n"),
             (What::Literal(4), "* 1 FETCH (UID 5 BODY[] {7}\nabc)\nc OK done\nd OK done\n"),
             (What::Mute, "d OK done\n"),
+            (What::Drip(1, Duration::from_millis(1)), "* 1 FETCH (UID 5 BODY[] {3}\nabc)\nc OK done\nd OK done\n"),
             (What::Cut(31), "* 1 FETCH (UID 5 BODY[] {3}\nab"),
             (What::Stall(4), "* 1 "),
             (What::Close, ""),

@@ -55,7 +55,11 @@ struct Reply {
     data: Vec<Part>,
     tagged: Vec<u8>,
     limit: Option<Limit>,
+    /// So many octets at a time, so far apart.
+    pace: Option<Pace>,
 }
+
+type Pace = (usize, Duration);
 
 enum Part {
     Text(Vec<u8>),
@@ -537,7 +541,7 @@ impl Session<'_> {
 
     /// Sends the replies of one flight in the order that the server keeps.
     async fn send(&mut self, mut replies: Vec<Reply>) -> io::Result<()> {
-        if replies.len() > 1 && replies.iter().all(|reply| reply.limit.is_none()) {
+        if replies.len() > 1 && replies.iter().all(|reply| reply.limit.is_none() && reply.pace.is_none()) {
             let mut tagged = Vec::new();
             replies.iter_mut().for_each(|reply| tagged.append(&mut reply.tagged));
             if self.server.manner.order == Order::Reversed {
@@ -549,7 +553,7 @@ impl Session<'_> {
         for reply in replies {
             let (closes, mut left) = reply.limit.map_or((false, u64::MAX), |limit| (limit.closes, limit.octets));
             for part in reply.data.into_iter().chain([Part::Text(reply.tagged)]) {
-                left -= self.write(part, left).await?;
+                left -= self.write(part, left, reply.pace).await?;
             }
             if closes {
                 break;
@@ -559,11 +563,11 @@ impl Session<'_> {
     }
 
     /// Writes at most so many octets of a part; how many is given back.
-    async fn write(&mut self, part: Part, most: u64) -> io::Result<u64> {
+    async fn write(&mut self, part: Part, most: u64, pace: Option<Pace>) -> io::Result<u64> {
         match part {
             Part::Text(mut text) => {
                 text.truncate(usize::try_from(most).unwrap_or(usize::MAX));
-                self.line.write_all(&text).await?;
+                self.put(&text, pace).await?;
                 Ok(text.len() as u64)
             }
             Part::Content(content, range) => {
@@ -571,12 +575,22 @@ impl Session<'_> {
                 let mut at = range.start;
                 while at < end {
                     let next = end.min(at + 65_536);
-                    self.line.write_all(&content.slice(at..next)).await?;
+                    self.put(&content.slice(at..next), pace).await?;
                     at = next;
                 }
                 Ok(end - range.start)
             }
         }
+    }
+
+    async fn put(&mut self, octets: &[u8], pace: Option<Pace>) -> io::Result<()> {
+        let Some((few, apart)) = pace else { return self.line.write_all(octets).await };
+        for octets in octets.chunks(few) {
+            tokio::time::sleep(apart).await;
+            self.line.write_all(octets).await?;
+            self.line.flush().await?;
+        }
+        Ok(())
     }
 }
 
@@ -668,6 +682,7 @@ impl Reply {
             What::Tagged(octets) => self.tagged = tagged(octets, tag),
             What::Cut(octets) => self.limit = Some(Limit { octets: *octets, closes: true }),
             What::Stall(octets) => self.limit = Some(Limit { octets: *octets, closes: false }),
+            What::Drip(octets, apart) => self.pace = Some((*octets, *apart)),
             What::Literal(_) | What::Body(_) | What::Bodiless | What::Act(_) => {}
         }
     }
