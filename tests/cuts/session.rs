@@ -44,6 +44,28 @@ pub(super) struct Cut {
     pub(super) for_good: bool,
 }
 
+/// What there is of a session before, in which somebody only looked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Past {
+    /// Nothing, and nothing is read ahead either.
+    Nothing,
+    /// The listing.
+    Listing,
+    /// The listing, and its line to the server, which is line 0. What was said on it before does not count.
+    Line,
+}
+
+impl Past {
+    /// What to say of it in front of something else.
+    pub(super) const fn words(self) -> &'static str {
+        match self {
+            Self::Nothing => "",
+            Self::Listing => "remembering, ",
+            Self::Line => "on a kept line, ",
+        }
+    }
+}
+
 /// How a session went.
 pub(super) struct Played {
     pub(super) client: Tape,
@@ -54,14 +76,18 @@ pub(super) struct Played {
     /// What was in the mailbox at the end.
     pub(super) inbox: Vec<Message>,
     pub(super) trash: Vec<Message>,
+    /// How often each deviation of the server struck.
+    pub(super) struck: Vec<usize>,
     /// What the second session, on good lines, found wrong.
     pub(super) second: Vec<String>,
     /// By the paused clock.
     pub(super) lasted: Duration,
 }
 
-/// Plays a session with a server that answers in this order; then a second one, on good lines.
-pub(super) async fn play(recording: &Recording, memory: Memory, order: Order, cut: Option<Cut>) -> Played {
+/// Plays a session with a server that answers in this order, after one that leaves what `past` says; then a second one, on
+/// good lines.
+pub(super) async fn play(recording: &Recording, past: Past, order: Order, cut: Option<Cut>) -> Played {
+    let memory = if past == Past::Nothing { Memory::Nothing } else { Memory::Everything };
     let server = Server::new(Manner { order, ..recording.manner.clone() }, vec![recording.account.clone()]);
     let way = Arc::new(Way::new(server.clone(), cut, recording.tls));
     let mut gate = Gate::remembering(memory, way.clone(), &|upstream, maildrops| {
@@ -73,8 +99,18 @@ pub(super) async fn play(recording: &Recording, memory: Memory, order: Order, cu
         }
     });
     gate.capacity = ROOM;
+    if past != Past::Nothing {
+        server.heal();
+        converse(&gate, recording, recording.look, None).await;
+        server.relapse();
+    }
+    if past == Past::Listing {
+        let (_, kept) = memory.limits();
+        sleep(kept + Duration::from_secs(1)).await;
+    }
+    way.begin(past);
     let begun = Instant::now();
-    let (client, client_wire) = converse(&gate, recording, cut).await;
+    let (client, client_wire) = converse(&gate, recording, recording.script, cut).await;
     let lasted = begun.elapsed();
     // What was sent to the server before the end may still be carried out.
     sleep(Duration::from_secs(1)).await;
@@ -82,20 +118,21 @@ pub(super) async fn play(recording: &Recording, memory: Memory, order: Order, cu
     let trash = server.with("tim", "Trash", |trash| trash.messages.clone());
     let tapes = way.tapes.lock().unwrap().clone();
     let upstream = tapes.iter().map(|tape| tape.lock().unwrap().clone()).collect();
+    let struck = server.struck();
     way.heal();
     // Whatever keeps clients away from a server that was gone must have let go by then.
     sleep(Duration::from_secs(60)).await;
     let second = super::second::session(&gate, &server, recording, &client).await;
-    Played { client, client_wire, upstream, inbox, trash, second, lasted }
+    Played { client, client_wire, upstream, inbox, trash, struck, second, lasted }
 }
 
-/// The client's side of the first session; its line, and the same below TLS.
-async fn converse(gate: &Gate, recording: &Recording, cut: Option<Cut>) -> (Tape, Tape) {
+/// The client's side of a session; its line, and the same below TLS.
+async fn converse(gate: &Gate, recording: &Recording, script: &str, cut: Option<Cut>) -> (Tape, Tape) {
     let (near, far) = tokio::io::duplex(ROOM);
     let plan = cut.filter(|cut| cut.leg == Leg::Client).map(|cut| cut.plan);
     let (near, wire) = Faulty::new(near, plan);
     if !recording.tls {
-        talk(recording, far, tokio::spawn(gate.over(Box::new(near)))).await;
+        talk(script, far, tokio::spawn(gate.over(Box::new(near)))).await;
         let tape = wire.lock().unwrap().clone();
         return (tape.clone(), tape);
     }
@@ -106,7 +143,7 @@ async fn converse(gate: &Gate, recording: &Recording, cut: Option<Cut>) -> (Tape
     let mut tape = Tape::default();
     if let (Ok(Ok(near)), Ok(Ok(far))) = (handshake, far) {
         let (near, plain) = Faulty::new(near, None);
-        talk(recording, far, tokio::spawn(gate.over(Box::new(near)))).await;
+        talk(script, far, tokio::spawn(gate.over(Box::new(near)))).await;
         tape = plain.lock().unwrap().clone();
     }
     let wire = wire.lock().unwrap().clone();
@@ -119,9 +156,9 @@ fn acceptor() -> &'static Acceptor {
 }
 
 /// The client says what it has to say, hangs up, and waits for popgate to be done.
-async fn talk(recording: &Recording, line: impl Line, session: JoinHandle<()>) {
+async fn talk(script: &str, line: impl Line, session: JoinHandle<()>) {
     let mut line = BufReader::new(line);
-    let _ = say_all(&mut line, recording.script).await;
+    let _ = say_all(&mut line, script).await;
     drop(line);
     timeout(LONGEST, session).await.expect("the session goes on for ever").expect("the session panicked");
 }
@@ -167,6 +204,8 @@ struct Way {
     cut: Option<Cut>,
     tls: bool,
     lines: AtomicUsize,
+    /// What may be cut has begun.
+    has_begun: AtomicBool,
     /// Nothing goes wrong any more.
     is_good: AtomicBool,
     tapes: Mutex<Vec<Arc<Mutex<Tape>>>>,
@@ -174,7 +213,20 @@ struct Way {
 
 impl Way {
     fn new(server: Server, cut: Option<Cut>, tls: bool) -> Self {
-        Self { server, cut, tls, lines: AtomicUsize::new(0), is_good: AtomicBool::new(false), tapes: Mutex::default() }
+        let [has_begun, is_good] = [false; 2].map(AtomicBool::new);
+        Self { server, cut, tls, lines: AtomicUsize::new(0), has_begun, is_good, tapes: Mutex::default() }
+    }
+
+    /// From now on lines are counted, and so are the octets on one that was kept.
+    fn begin(&self, past: Past) {
+        let mut tapes = self.tapes.lock().unwrap();
+        match past {
+            Past::Nothing => {}
+            Past::Listing => tapes.clear(),
+            Past::Line => tapes.iter().for_each(|tape| tape.lock().unwrap().asleep = false),
+        }
+        self.lines.store(tapes.len(), Relaxed);
+        self.has_begun.store(true, Relaxed);
     }
 
     /// Nothing goes wrong from now on, on old lines neither.
@@ -201,6 +253,7 @@ impl Dial for Way {
         let plan = self.cut.filter(|cut| cut.leg == Leg::Upstream(number) && !is_good);
         let (near, far) = tokio::io::duplex(ROOM);
         let (near, tape) = Faulty::new(near, plan.map(|cut| cut.plan));
+        tape.lock().unwrap().asleep = !self.has_begun.load(Relaxed);
         self.tapes.lock().unwrap().push(tape);
         let server = self.server.clone();
         let tls = self.tls;

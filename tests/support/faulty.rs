@@ -83,6 +83,22 @@ pub(crate) struct Tape {
     pub(crate) struck: bool,
     /// If it has not by now, it will not.
     pub(crate) healed: bool,
+    /// Nothing is noted yet, and nothing goes wrong: octets are counted from when it wakes.
+    pub(crate) asleep: bool,
+}
+
+impl Tape {
+    fn hear(&mut self, octets: &[u8]) {
+        if !self.asleep {
+            self.heard.extend_from_slice(octets);
+        }
+    }
+
+    fn say(&mut self, octets: &[u8]) {
+        if !self.asleep {
+            self.said.extend_from_slice(octets);
+        }
+    }
 }
 
 /// popgate's end of a line.
@@ -126,7 +142,7 @@ impl<L: Wire> Faulty<L> {
     fn plan(&self, towards: Towards) -> Option<Plan> {
         let is_due = || {
             let tape = self.tape.lock().unwrap();
-            tape.struck || !tape.healed
+            !tape.asleep && (tape.struck || !tape.healed)
         };
         self.plan.filter(|plan| plan.towards == towards && is_due())
     }
@@ -227,7 +243,7 @@ impl<L: Wire> AsyncRead for Faulty<L> {
                     this.last.extend_from_slice(&octets);
                 }
                 buf.put_slice(&octets);
-                this.tape.lock().unwrap().heard.extend_from_slice(&octets);
+                this.tape.lock().unwrap().hear(&octets);
                 return Poll::Ready(Ok(()));
             }
             let mut room = [0; 8192];
@@ -247,7 +263,7 @@ impl<L: Wire> AsyncWrite for Faulty<L> {
         let this = &mut *self;
         let Some(plan) = this.plan(Towards::Peer) else {
             let written = ready!(this.line()?.poll_write(cx, buf))?;
-            this.tape.lock().unwrap().said.extend_from_slice(&buf[..written]);
+            this.tape.lock().unwrap().say(&buf[..written]);
             return Poll::Ready(Ok(written));
         };
         ready!(this.attend(cx));
@@ -273,7 +289,7 @@ impl<L: Wire> AsyncWrite for Faulty<L> {
                 }
             }
         };
-        this.tape.lock().unwrap().said.extend_from_slice(&buf[..written]);
+        this.tape.lock().unwrap().say(&buf[..written]);
         if !struck {
             this.ruler.pass(&buf[..written]);
             this.last = buf[..written].to_vec();
@@ -465,6 +481,32 @@ mod tests {
             }
             assert_eq!((&room, begun.elapsed().as_secs()), (b"ab", 70), "{towards:?}");
             assert!(tape.lock().unwrap().struck);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_goes_before_is_not_counted() {
+        for towards in [Towards::Popgate, Towards::Peer] {
+            let (near, mut far) = tokio::io::duplex(64);
+            let plan = Plan { towards, place: Place::Octet(1), fault: Fault::Garbage };
+            let (mut faulty, tape) = Faulty::new(near, Some(plan));
+            let mut came = [0; 2];
+            for (asleep, expected) in [(true, b"ab"), (false, b"a7")] {
+                tape.lock().unwrap().asleep = asleep;
+                match towards {
+                    Towards::Popgate => {
+                        far.write_all(b"ab").await.unwrap();
+                        faulty.read_exact(&mut came).await.unwrap();
+                    }
+                    Towards::Peer => {
+                        faulty.write_all(b"ab").await.unwrap();
+                        far.read_exact(&mut came).await.unwrap();
+                    }
+                }
+                assert_eq!(&came, expected, "{towards:?}");
+            }
+            let tape = tape.lock().unwrap();
+            assert_eq!(tape.heard.len() + tape.said.len(), 2, "{towards:?}");
         }
     }
 

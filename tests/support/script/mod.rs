@@ -208,6 +208,11 @@ impl Server {
         self.state().healed = true;
     }
 
+    /// Takes that back. What came meanwhile was not counted.
+    pub(crate) fn relapse(&self) {
+        self.state().healed = false;
+    }
+
     /// How often each deviation of the manner struck.
     pub(crate) fn struck(&self) -> Vec<usize> {
         self.state().struck.clone()
@@ -279,6 +284,7 @@ mod tests {
             ("c UID FETCH 7 (BODY.PEEK[]<6.12>)", "* 2 FETCH (UID 7 BODY[]<6> {12}\ntim@example.)\nc OK done\n"),
             ("c UID SEARCH RETURN (COUNT) UID 5,9", "* ESEARCH (TAG \"c\") UID COUNT 2\nc OK done\n"),
             ("c UID SEARCH UID 6", "* SEARCH\nc OK done\n"),
+            ("c UID SEARCH RETURN (c UID SEARCH RETURN (ALL) ALL", "c BAD unknown result option\n"),
             (
                 "c UID STORE 5,9 +FLAGS.SILENT (\\Deleted)\nd UID EXPUNGE 5,7\ne UID SEARCH ALL",
                 "c OK done\n* 1 EXPUNGE\nd OK done\n* SEARCH 7 9\ne OK done\n",

@@ -467,7 +467,14 @@ impl Session<'_> {
         let names: Vec<String> = words.iter().map(|word| text(word).to_ascii_uppercase()).collect();
         let (returns, keys) = match names.first().map(String::as_str) {
             Some("RETURN") if !extended => return Err("BAD no ESEARCH here".into()),
-            Some("RETURN") => (names.get(1).cloned(), &names[2..]),
+            Some("RETURN") => {
+                let options = names.get(1).and_then(|options| options.strip_prefix('(')?.strip_suffix(')'));
+                let is_known = |options: &str| options.split_whitespace().all(|one| matches!(one, "ALL" | "COUNT"));
+                let Some(options) = options.filter(|options| is_known(options)) else {
+                    return Err("BAD unknown result option".into());
+                };
+                (Some(options.to_owned()), &names[2..])
+            }
             _ => (None, &names[..]),
         };
         let found = self.change(|mailbox, selected| {
@@ -505,7 +512,7 @@ impl Session<'_> {
         if returns.contains("COUNT") {
             line.push_str(&format!(" COUNT {}", found.len()));
         }
-        if (returns.contains("ALL") || returns == "()") && !found.is_empty() {
+        if (returns.contains("ALL") || returns.is_empty()) && !found.is_empty() {
             line.push_str(&format!(" ALL {}", found.join(",")));
         }
         reply.say(line + "\r\n");
