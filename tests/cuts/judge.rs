@@ -141,6 +141,10 @@ fn against_the_recording(cut: Cut, recorded: &Played, played: &Played, exchanges
     if played.lasted > Duration::from_secs(1_500) {
         lies.push(format!("the session lasted {:?}", played.lasted));
     }
+    let torn = exchanges.iter().any(|exchange| exchange.body.as_ref().is_some_and(|body| !body.whole));
+    if torn && cut.leg != Leg::Client && !played.client.aborted {
+        lies.push("half a message, and then an orderly end".into());
+    }
     match (cut.plan.fault, cut.leg) {
         (Fault::Pause(time), _) if time < Duration::from_secs(10) && said != should => {
             lies.push(format!("a short pause changed what was said:\n{}", said.escape_ascii()));
@@ -163,10 +167,6 @@ fn against_the_recording(cut: Cut, recorded: &Played, played: &Played, exchanges
                 if reply != should && !reply.starts_with("-ERR [SYS/TEMP]") && !both_good && !follows {
                     lies.push(format!("{}: {reply}, not {should}", exchange.command));
                 }
-            }
-            let torn = exchanges.iter().any(|exchange| exchange.body.as_ref().is_some_and(|body| !body.whole));
-            if torn && !played.client.aborted {
-                lies.push("half a message, and then an orderly end".into());
             }
         }
     }
