@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use crate::support::{
     chat::stuffed,
-    gate::{Client, Gate, Lines},
+    gate::{Client, Gate, Lines, Memory},
     script::{Account, Content, Mailbox, Manner, Server, What},
 };
 
@@ -154,28 +154,44 @@ impl Seen {
     }
 }
 
-/// Runs a session against a server that deviates; panics if the client is told a lie. Whether all went well is given back.
-async fn tell(manner: Manner, what: &str) -> bool {
+/// How messages are asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Asking {
+    /// Each when its turn comes: large ones stream.
+    Singly,
+    /// Several with one command, before anybody wants them.
+    Ahead,
+}
+
+/// Runs a session against a server that deviates; panics if it does not, or if the client is told a lie. Whether all went
+/// well is given back.
+async fn tell(manner: Manner, asking: Asking, what: &str) -> bool {
+    let deviates = !manner.deviations.is_empty();
     let server = server(manner);
-    let mut client = gate(&server).connect();
+    let mut client = gate(&server, asking).connect();
     let seen = session(&mut client).await;
     client.leave().await;
+    assert!(server.struck().iter().any(|times| *times > 0) == deviates, "{what}, {asking:?}: it never happened");
     let lies = lies(&seen, &server);
-    assert!(lies.is_empty(), "{what}: {lies:#?}\nsaid: {:#?}\nheard: {:#?}", seen.lines, server.received());
+    assert!(lies.is_empty(), "{what}, {asking:?}: {lies:#?}\nsaid: {:#?}\nheard: {:#?}", seen.lines, server.received());
     seen.fine()
 }
 
-/// What an honest server of this kind hears.
-async fn heard(manner: Manner) -> Vec<String> {
+/// Which of these commands an honest server of this kind hears, and how often.
+async fn heard(manner: Manner, asking: Asking, commands: &[&'static str]) -> Vec<(&'static str, usize)> {
     let server = server(manner);
-    let mut client = gate(&server).connect();
+    let mut client = gate(&server, asking).connect();
     session(&mut client).await;
     client.leave().await;
-    ["GREETING".into()].into_iter().chain(server.received().into_iter().map(|received| received.text)).collect()
+    let heard: Vec<_> =
+        ["GREETING".into()].into_iter().chain(server.received().into_iter().map(|it| it.text)).collect();
+    let times = |command: &str| heard.iter().filter(|text| text.starts_with(command)).count();
+    commands.iter().map(|command| (*command, times(command))).filter(|(_, times)| *times > 0).collect()
 }
 
-fn gate(server: &Server) -> Gate {
-    let mut gate = Gate::with(Arc::new(Lines { server: server.clone(), capacity: 65_536 }), &|_, _| {});
+fn gate(server: &Server, asking: Asking) -> Gate {
+    let lines = Arc::new(Lines { server: server.clone(), capacity: 65_536 });
+    let mut gate = Gate::with(lines, &|upstream, _| upstream.read_ahead = asking == Asking::Ahead);
     gate.capacity = 65_536;
     gate
 }
@@ -196,7 +212,7 @@ fn manners() -> Vec<(&'static str, Manner)> {
 }
 
 /// The commands of a whole session, as far as deviations tell them apart.
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "GREETING",
     "CAPABILITY",
     "AUTHENTICATE",
@@ -208,6 +224,7 @@ const COMMANDS: [&str; 16] = [
     "UID FETCH 5 ",
     "UID FETCH 7 ",
     "UID FETCH 9 ",
+    "UID FETCH 7,9 ",
     "UID STORE",
     "UID EXPUNGE",
     "UID MOVE",
@@ -218,47 +235,63 @@ const COMMANDS: [&str; 16] = [
 #[tokio::test(start_paused = true)]
 async fn honest_servers_of_every_kind() {
     for (name, manner) in manners() {
-        assert!(tell(manner, name).await, "{name}");
+        for asking in [Asking::Singly, Asking::Ahead] {
+            assert!(tell(manner.clone(), asking, name).await, "{name}, {asking:?}");
+        }
+    }
+    // Every command of the table is heard by some.
+    for command in COMMANDS {
+        let mut times = 0;
+        for (_, manner) in manners() {
+            for asking in [Asking::Singly, Asking::Ahead] {
+                times += heard(manner.clone(), asking, &[command]).await.len();
+            }
+        }
+        assert!(times > 0, "{command}");
     }
 }
 
 /// §2.5: NO, BAD, BYE and the end of the line for every command, once and always, and a reply to another command first.
 #[tokio::test(start_paused = true)]
 async fn refusals_and_ends_for_every_command() {
-    for (name, manner) in manners() {
-        let heard = heard(manner.clone()).await;
-        let times = |command: &str| heard.iter().filter(|text| text.starts_with(command)).count();
-        for command in COMMANDS {
-            for nth in (0..=times(command)).filter(|_| times(command) > 0) {
-                for (what, shown) in [
-                    (What::No("no".into()), "NO"),
-                    (What::No("[UNAVAILABLE] later".into()), "NO [UNAVAILABLE]"),
-                    (What::Bad("what".into()), "BAD"),
-                    (What::Bye("enough".into()), "BYE"),
-                    (What::Close, "end before"),
-                    (What::Cut(0), "end behind"),
-                    (What::Cut(20), "end within"),
-                    (What::Mute, "no reply"),
-                    (What::Drip(1, Duration::from_secs(1)), "an octet a second"),
-                    (What::Stall(25), "half a reply"),
-                    (What::Tagged(b"$ NO after all\r\n".to_vec()), "data and NO"),
-                    (What::Tagged(b"$ BAD after all\r\n".to_vec()), "data and BAD"),
-                    (What::Tagged(b"* BYE after all\r\n".to_vec()), "data and BYE"),
-                    (What::Before(b"A9998 NO stale\r\n".to_vec()), "stale NO"),
-                    (What::Before(b"A9998 OK stale\r\n".to_vec()), "stale OK"),
-                    (What::Say(b"$ OK that is all\r\n".to_vec()), "bare OK"),
-                ] {
-                    // A command that the server believes to have carried out and has not: nobody could know.
-                    let forged = shown == "bare OK" && command == "UID SEARCH" && name.contains("no ESEARCH");
-                    let believed = shown == "bare OK" && command == "UID SEARCH" && name == "keyword";
-                    // There the rights of the user are at fault, as far as anybody can tell.
-                    let denied = matches!(command, "AUTHENTICATE" | "LOGIN") && matches!(shown, "NO" | "data and NO");
-                    if forged || believed || denied {
-                        continue;
-                    }
-                    let manner = manner.clone().deviating(command, nth, what);
-                    tell(manner, &format!("{name}: {shown} to {command}, time {nth}")).await;
+    for asking in [Asking::Singly, Asking::Ahead] {
+        for (name, manner) in manners() {
+            refusals_and_ends(name, &manner, asking).await;
+        }
+    }
+}
+
+async fn refusals_and_ends(name: &str, manner: &Manner, asking: Asking) {
+    for (command, times) in heard(manner.clone(), asking, &COMMANDS).await {
+        for nth in 0..=times {
+            for (what, shown) in [
+                (What::No("no".into()), "NO"),
+                (What::No("[UNAVAILABLE] later".into()), "NO [UNAVAILABLE]"),
+                (What::Bad("what".into()), "BAD"),
+                (What::Bye("enough".into()), "BYE"),
+                (What::Close, "end before"),
+                (What::Cut(0), "end behind"),
+                (What::Cut(20), "end within"),
+                (What::Mute, "no reply"),
+                (What::Drip(10, Duration::from_secs(1)), "ten octets a second"),
+                (What::Stall(25), "half a reply"),
+                (What::Tagged(b"$ NO after all\r\n".to_vec()), "data and NO"),
+                (What::Tagged(b"$ BAD after all\r\n".to_vec()), "data and BAD"),
+                (What::Tagged(b"* BYE after all\r\n".to_vec()), "data and BYE"),
+                (What::Before(b"A9998 NO stale\r\n".to_vec()), "stale NO"),
+                (What::Before(b"A9998 OK stale\r\n".to_vec()), "stale OK"),
+                (What::Say(b"$ OK that is all\r\n".to_vec()), "bare OK"),
+            ] {
+                // A command that the server believes to have carried out and has not: nobody could know.
+                let forged = shown == "bare OK" && command == "UID SEARCH" && name.contains("no ESEARCH");
+                let believed = shown == "bare OK" && command == "UID SEARCH" && name == "keyword";
+                // There the rights of the user are at fault, as far as anybody can tell.
+                let denied = matches!(command, "AUTHENTICATE" | "LOGIN") && matches!(shown, "NO" | "data and NO");
+                if forged || believed || denied {
+                    continue;
                 }
+                let manner = manner.clone().deviating(command, nth, what);
+                tell(manner, asking, &format!("{name}: {shown} to {command}, time {nth}")).await;
             }
         }
     }
@@ -351,26 +384,27 @@ fn shown(octets: &[u8]) -> String {
 }
 
 /// Commands before whose reply a server may say something.
-const TALKATIVE: [&str; 9] = [
-    "AUTHENTICATE",
-    "SELECT",
-    "UID FETCH 1:*",
-    "UID FETCH 5 ",
-    "UID FETCH 7 ",
-    "UID STORE",
-    "UID EXPUNGE",
-    "UID SEARCH",
-    "LOGOUT",
+const TALKATIVE: [(&str, Asking); 10] = [
+    ("AUTHENTICATE", Asking::Singly),
+    ("SELECT", Asking::Singly),
+    ("UID FETCH 1:*", Asking::Singly),
+    ("UID FETCH 5 ", Asking::Singly),
+    ("UID FETCH 7 ", Asking::Singly),
+    ("UID FETCH 7,9 ", Asking::Ahead),
+    ("UID STORE", Asking::Singly),
+    ("UID EXPUNGE", Asking::Singly),
+    ("UID SEARCH", Asking::Singly),
+    ("LOGOUT", Asking::Singly),
 ];
 
 /// §2.3, C.12: unknown and odd lines are borne with.
 #[tokio::test(start_paused = true)]
 async fn odd_lines_do_no_harm() {
-    for command in TALKATIVE {
+    for (command, asking) in TALKATIVE {
         for octets in harmless() {
             let shown = format!("{} before the reply to {command}", shown(&octets));
             let manner = Manner::default().deviating(command, 0, What::Before(octets));
-            assert!(tell(manner, &shown).await, "{shown}");
+            assert!(tell(manner, asking, &shown).await, "{shown}");
         }
     }
 }
@@ -378,11 +412,11 @@ async fn odd_lines_do_no_harm() {
 /// §2.1, §2.2, C.12: the line is not used any more, and the client is told.
 #[tokio::test(start_paused = true)]
 async fn wrong_lines_end_in_a_refusal() {
-    for command in TALKATIVE {
+    for (command, asking) in TALKATIVE {
         for octets in harmful() {
             let shown = format!("{} before the reply to {command}", shown(&octets));
             let manner = Manner::default().deviating(command, 0, What::Before(octets));
-            let fine = tell(manner, &shown).await;
+            let fine = tell(manner, asking, &shown).await;
             // AUTHENTICATE can call for a `+`; and behind a BYE all may have been done, as a new line shows.
             let called_for = command == "AUTHENTICATE" && shown.starts_with('+') || shown.starts_with("* BYE");
             assert!(!fine || command == "LOGOUT" || called_for, "{shown}");
@@ -393,7 +427,9 @@ async fn wrong_lines_end_in_a_refusal() {
 /// §2.3: bodies in every form.
 #[tokio::test(start_paused = true)]
 async fn odd_bodies() {
-    for uid in ["UID FETCH 5 ", "UID FETCH 7 "] {
+    for (uid, asking) in
+        [("UID FETCH 5 ", Asking::Singly), ("UID FETCH 7 ", Asking::Singly), ("UID FETCH 7,9 ", Asking::Ahead)]
+    {
         for nth in [0, 1] {
             for body in [
                 "NIL",
@@ -415,16 +451,17 @@ async fn odd_bodies() {
                 let manner = Manner::default().deviating(uid, nth, What::Body(body));
                 // Three octets are a message if the server says so; whose they are was not the question here.
                 if !matches!(body, "\"a b\\\"c\"" | "{3+}\r\nabc") {
-                    tell(manner, &format!("{body} for {uid}, time {nth}")).await;
+                    tell(manner, asking, &format!("{body} for {uid}, time {nth}")).await;
                 }
             }
             for by in [-100, -1, 1, 100, 1_000_000, i64::from(u32::MAX)] {
                 let manner = Manner::default().deviating(uid, nth, What::Literal(by));
                 if by > 0 {
-                    tell(manner, &format!("a literal {by} octets too long for {uid}")).await;
+                    tell(manner, asking, &format!("a literal {by} octets too long for {uid}")).await;
                 }
             }
-            tell(Manner::default().deviating(uid, nth, What::Bodiless), &format!("no body for {uid}")).await;
+            let manner = Manner::default().deviating(uid, nth, What::Bodiless);
+            tell(manner, asking, &format!("no body for {uid}")).await;
         }
     }
 }
@@ -477,36 +514,63 @@ async fn the_client_is_cut_after_every_octet() {
     }
 }
 
-/// T242, F33: the process ends at any moment, and so do its lines. The next session finds every message that was not
-/// deleted, and can delete the others again.
+/// T242, F33: the process ends at any moment, and so do its lines. The next session, of a popgate that remembers nothing or
+/// of one that goes on, finds every message that was not deleted, and can delete the others again.
 #[tokio::test(start_paused = true)]
 async fn killed_at_every_step() {
-    for polls in 0.. {
-        let server = server(Manner::default());
-        let gate = gate(&server);
-        let (mut client, session) = gate.line();
-        let commands = "USER tim\r\nPASS sec ret\r\nRETR 1\r\nDELE 1\r\nDELE 3\r\nQUIT\r\n";
-        client.write_all(commands.as_bytes()).await.unwrap();
-        client.shutdown().await.unwrap();
-        let finished = poll_times(session, polls).await;
-        // What was sent upstream before is still carried out.
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let left = server.with("tim", "INBOX", |inbox| inbox.uids());
-        assert!(left == [5, 7, 9] || left == [7], "after {polls}: {left:?}");
-        let mut client = gate.connect();
-        let pass = client.log_in().await.unwrap();
-        assert!(pass.starts_with(&format!("+OK maildrop has {} messages", left.len())), "after {polls}: {pass}");
-        for number in 1..=left.len() {
-            assert!(client.ask(&format!("DELE {number}")).await.unwrap().starts_with("+OK"));
-        }
-        let quit = client.ask("QUIT").await.unwrap();
-        assert_eq!(quit, "+OK POP3 server signing off (0 messages left)", "after {polls}");
-        client.leave().await;
-        if finished {
-            assert_eq!(left, [7]);
-            break;
+    for (name, manner) in manners() {
+        for memory in [Memory::Nothing, Memory::Everything] {
+            let mut polls = 0;
+            while !killed_after(polls, &manner, memory, name).await {
+                polls += 1;
+            }
+            assert!(polls > 5, "{name}: {polls} steps cannot be a session");
         }
     }
+}
+
+/// Whether the session was over by then.
+async fn killed_after(polls: usize, manner: &Manner, memory: Memory, name: &str) -> bool {
+    let what = format!("{}{name}, after {polls} steps", memory.words());
+    let server = server(manner.clone());
+    let left = || {
+        server.with("tim", "INBOX", |inbox| {
+            let shown = inbox.messages.iter().filter(|message| !message.has("$POP3Deleted"));
+            shown.map(|message| message.uid).collect::<Vec<_>>()
+        })
+    };
+    let lines = || Arc::new(Lines { server: server.clone(), capacity: 65_536 });
+    let mut gate = Gate::remembering(memory, lines(), &|_, _| {});
+    gate.capacity = 65_536;
+    if memory == Memory::Everything {
+        // A listing and a line for the session that is killed.
+        let mut client = gate.connect();
+        client.log_in().await.unwrap();
+        client.ask("QUIT").await.unwrap();
+        client.leave().await;
+    }
+    let (mut client, session) = gate.line();
+    let commands = "USER tim\r\nPASS sec ret\r\nRETR 1\r\nDELE 1\r\nDELE 3\r\nQUIT\r\n";
+    client.write_all(commands.as_bytes()).await.unwrap();
+    client.shutdown().await.unwrap();
+    let finished = poll_times(session, polls).await;
+    // What was sent upstream before is still carried out.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let there = left();
+    assert!(there == [5, 7, 9] || there == [7], "{what}: {there:?}");
+    assert!(!finished || there == [7], "{what}");
+    let gate = if memory == Memory::Nothing { Gate::remembering(memory, lines(), &|_, _| {}) } else { gate };
+    let mut client = gate.connect();
+    let pass = client.log_in().await.unwrap();
+    assert!(pass.starts_with(&format!("+OK maildrop has {} messages", there.len())), "{what}: {pass}");
+    for number in 1..=there.len() {
+        assert!(client.ask(&format!("DELE {number}")).await.unwrap().starts_with("+OK"), "{what}");
+    }
+    let quit = client.ask("QUIT").await.unwrap();
+    assert_eq!(quit, "+OK POP3 server signing off (0 messages left)", "{what}");
+    client.leave().await;
+    assert!(left().is_empty(), "{what}");
+    finished
 }
 
 /// Polls a future so many times and drops it. Whether it was done.
@@ -620,12 +684,13 @@ async fn hostile_octets() -> u64 {
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
     };
-    tell(Manner::default(), "honest").await;
+    tell(Manner::default(), Asking::Singly, "honest").await;
     let before = peak();
     for size in [10_000_000_u64, 536_862_720, 4_294_967_295] {
         for item in ["BODY[]", "ENVELOPE", "BODY[HEADER]"] {
             let announced = format!("* 1 FETCH (UID 5 {item} {{{size}}}\r\nabc").into_bytes();
-            tell(Manner::default().deviating("UID FETCH 5 ", 0, What::Say(announced)), "announced").await;
+            let manner = Manner::default().deviating("UID FETCH 5 ", 0, What::Say(announced));
+            tell(manner, Asking::Singly, "announced").await;
         }
     }
     // T175: a message of 32 MB through a client that reads slowly: what it has not read is not fetched.
