@@ -40,10 +40,27 @@ pub(super) enum Reading {
 }
 
 /// What is missing of a whole message: its last `octets` octets, which begin at `from`.
-#[derive(Clone, Copy)]
 pub(super) struct Left {
     from: u64,
     octets: u64,
+    /// The last octets before that, as they came.
+    tail: Vec<u8>,
+}
+
+impl Left {
+    const fn all_of(octets: u64) -> Self {
+        Self { from: 0, octets, tail: Vec::new() }
+    }
+
+    /// These came, and were handed out.
+    fn came(&mut self, octets: &[u8]) {
+        self.from += octets.len() as u64;
+        self.octets -= octets.len() as u64;
+        let last = &octets[octets.len().saturating_sub(OVERLAP)..];
+        let excess = (self.tail.len() + last.len()).saturating_sub(OVERLAP);
+        self.tail.drain(..excess);
+        self.tail.extend_from_slice(last);
+    }
 }
 
 /// How a question for a body was answered.
@@ -157,9 +174,11 @@ impl ImapMailbox {
     /// on the new line can only be the same one.
     pub(super) async fn resume(&mut self, uid: Uid, left: Left, trouble: Trouble) -> Result<(), Trouble> {
         let listed = self.listed(uid);
-        let length = u32::try_from(left.octets).unwrap_or_default();
+        // A server that breaks off may say why, and nothing tells its words from mail but the mail that stands there.
+        let offset = left.from - left.tail.len() as u64;
         let end = left.from.saturating_add(left.octets);
-        if length == 0 || u32::try_from(end).is_err() || listed.is_none() || !self.may_reconnect() {
+        let length = u32::try_from(end - offset).unwrap_or_default();
+        if left.octets == 0 || u32::try_from(end).is_err() || listed.is_none() || !self.may_reconnect() {
             return Err(trouble);
         }
         debug!(%trouble, from = left.from, "a message is asked for from where it broke off");
@@ -168,15 +187,15 @@ impl ImapMailbox {
             return Err(trouble);
         }
         let Some(conn) = &mut self.conn else { return Err(trouble) };
-        let Left { from, octets } = left;
         // UIDVALIDITY and UID make it the same message (RFC 3501 §2.3.1.1); sizes that differ would show that they do not.
         let rows = ask::fetch(conn, &uid.to_string()).await?;
         if rows.iter().find(|row| row.uid == uid).map(|row| row.octets) != listed {
             return Err(trouble);
         }
-        match conn.ask_body(Piece { uid, window: Some(Window { offset: from, length }) }).await? {
-            Answer::Stream(tag, Opened { offset, octets: announced })
-                if offset == Some(from) && announced == octets =>
+        match conn.ask_body(Piece { uid, window: Some(Window { offset, length }) }).await? {
+            Answer::Stream(tag, opened)
+                if opened == (Opened { offset: Some(offset), octets: length.into() })
+                    && begins_with(conn, &left.tail).await? =>
             {
                 let as_listed = Some(end) == listed;
                 self.reading = Reading::Stream { tag, uid, given: 0, as_listed, left: Some(left) };
@@ -195,11 +214,10 @@ impl ImapMailbox {
             }
             (Reading::Stream { tag, uid, given, as_listed, left }, Some(conn)) => {
                 let used = std::mem::take(given);
-                conn.consume(used);
                 if let Some(left) = left {
-                    left.from += used as u64;
-                    left.octets -= used as u64;
+                    left.came(conn.body(used));
                 }
+                conn.consume(used);
                 *given = conn.more_body().await?;
                 if *given > 0 {
                     return Ok(*given);
@@ -235,7 +253,7 @@ impl ImapMailbox {
         let (offset, octets) = match conn.ask_body(piece).await? {
             Answer::Stream(tag, Opened { offset, octets }) if octets > SMALL => {
                 let extent = extent(offset, from)?;
-                let left = (extent == Extent::Whole).then_some(Left { from: 0, octets });
+                let left = (extent == Extent::Whole).then(|| Left::all_of(octets));
                 self.reading = Reading::Stream { tag, uid, given: 0, as_listed: octets == expected, left };
                 return Ok(Asked::Body { octets, extent });
             }
@@ -285,6 +303,20 @@ async fn hold(conn: &mut Conn, tag: &Tag, uid: Uid, as_listed: bool) -> Result<V
     Ok(held)
 }
 
+/// Whether the body that has just opened begins with these octets. They are passed over.
+async fn begins_with(conn: &mut Conn, mut expected: &[u8]) -> Result<bool, Trouble> {
+    while !expected.is_empty() {
+        let here = conn.more_body().await?.min(expected.len());
+        let (now, later) = expected.split_at(here);
+        if here == 0 || conn.body(here) != now {
+            return Ok(false);
+        }
+        conn.consume(here);
+        expected = later;
+    }
+    Ok(true)
+}
+
 /// A part names its offset, which must be the one that was asked for; a body that names none is the whole message.
 fn extent(offset: Option<u64>, from: Option<u64>) -> Result<Extent, Malformed> {
     match offset {
@@ -301,6 +333,9 @@ fn no_body() -> Outcome {
 
 /// What is held goes out in pieces, so that a client that does not read makes us hold it once and not twice.
 const PIECE: usize = 64 * 1024;
+
+/// So much of a message is asked for again when it is gone on with. A server's last words are shorter, and are the last.
+const OVERLAP: usize = 1024;
 
 /// Up to this size a message is received whole and proved before its first octet is shown.
 const SMALL: u64 = 64 * 1024;
