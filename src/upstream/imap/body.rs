@@ -3,6 +3,7 @@
 
 use std::{iter::Peekable, ops::Range};
 
+use tokio::time::sleep;
 use tracing::debug;
 
 use super::{
@@ -92,6 +93,10 @@ impl ImapMailbox {
                 Ok(Asked::Gone) => return Ok(None),
                 // The client has waited long enough for one that is slow.
                 Err(trouble @ Trouble::Slow) => return Err(self.fault(trouble)),
+                Err(trouble) if again && trouble.pause().is_some() => {
+                    again = false;
+                    sleep(trouble.pause().unwrap_or_default()).await;
+                }
                 Err(trouble) if again && trouble.is_lost_line() && self.may_reconnect() => {
                     debug!(%trouble, "a message is asked for again");
                     again = false;

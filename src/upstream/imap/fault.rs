@@ -1,6 +1,6 @@
 //! What can go wrong with an IMAP server, and what to make of it.
 
-use std::{borrow::Cow, io};
+use std::{borrow::Cow, io, time::Duration};
 
 use async_imap::imap_proto::{self, ResponseCode};
 
@@ -111,6 +111,18 @@ impl Trouble {
         matches!(self, Self::Bye(_) | Self::Lost | Self::Broken(_) | Self::Silent(_) | Self::Slow)
     }
 
+    /// How long to wait before the same is tried once more; `None` where that would not help.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        let (Self::No(outcome) | Self::Bad(outcome)) = self else { return None };
+        // Microsoft 365, now and then, right after a good log-in; another line is in order.
+        if outcome.text.contains("authenticated but not connected") {
+            return Some(Duration::ZERO);
+        }
+        let (_, backoff) = outcome.text.split_once("Suggested Backoff Time:")?;
+        let milliseconds = backoff.split_ascii_whitespace().next()?.parse().ok()?;
+        Some(Duration::from_millis(milliseconds).min(LONGEST_PAUSE))
+    }
+
     /// Whether the server is there, if this happened before a log-in; `None` where this process could not even ask.
     pub(super) fn tells_of_a_server(&self) -> Option<bool> {
         match self {
@@ -129,7 +141,8 @@ impl Trouble {
         Fault { notice, ..Fault::new(verdict, self.to_string()) }
     }
 
-    fn verdict(&self, phase: Phase) -> Verdict {
+    /// What it means for the client.
+    pub(super) fn verdict(&self, phase: Phase) -> Verdict {
         match self {
             Self::No(outcome) => refusal(outcome, phase),
             Self::Unacceptable(_) | Self::Unfit(_) => Verdict::Lasting,
@@ -182,6 +195,9 @@ fn show(outcome: &Outcome) -> Cow<'_, str> {
 
 /// Words of a refusal without a code that speak of the server and not of the password.
 const PASSING: [&str; 7] = ["too many", "simultaneous", "limit", "throttl", "unavailable", "temporar", "try again"];
+
+/// Clients give up after half a minute or more.
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 
 #[cfg(test)]
 mod tests {

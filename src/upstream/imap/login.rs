@@ -64,12 +64,13 @@ pub(super) async fn enter(
     let entered = dial::within(COMMAND, "it checked the credentials", entered).await;
     if let Err((trouble, explained)) = entered.map_err(|silent| (silent, None)).and_then(|entered| entered) {
         let challenge = explained.and_then(|challenge| STANDARD.decode(challenge).ok());
-        let trouble = discreet(trouble, &who.proof);
-        return Err(match (&who.proof, challenge) {
-            // The server asked once more than there is to say about a password, so it has not looked at it.
-            (Proof::Password(_), Some(_)) => trouble.into_fault(Phase::Open, trusted),
-            (_, challenge) => Fault { challenge, ..fault(trouble) },
-        });
+        // If the server asked once more than there is to say about a password, it has not looked at it.
+        let unseen = challenge.is_some() && matches!(who.proof, Proof::Password(_));
+        let phase = if unseen { Phase::Open } else { Phase::Login };
+        // What follows from its words follows from all of them.
+        let verdict = trouble.verdict(phase);
+        let told = discreet(trouble, &who.proof).into_fault(phase, trusted);
+        return Err(Fault { verdict, challenge: challenge.filter(|_| !unseen), ..told });
     }
     // What the server offers before log-in is not what it offers this user (Gmail).
     let mut names = conn.aside().capabilities.take();

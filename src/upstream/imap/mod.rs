@@ -13,7 +13,7 @@
 //!
 //! `survey` goes the way of a log-in for people who ask what a server is like.
 
-use std::{sync::Arc, sync::atomic::AtomicBool, time::Duration};
+use std::{sync::Arc, sync::atomic::AtomicBool};
 
 use tokio::time::sleep;
 use tracing::info;
@@ -28,7 +28,7 @@ pub use self::{
     survey::{Examined, Offer, Step, Survey},
 };
 use self::{
-    fault::{Phase, Trouble},
+    fault::Phase,
     listing::{Access, Listing},
 };
 use crate::{
@@ -198,7 +198,7 @@ async fn open(server: &Server, who: &Credentials, known: Option<&Known>) -> Resu
         let conn = login::login(server, server.pass().await?, who).await?;
         match listing::open(server, conn, Access::Work, known).await {
             Ok(listing) => return Ok(listing),
-            Err(trouble) => match pause(&trouble).filter(|_| again) {
+            Err(trouble) => match trouble.pause().filter(|_| again) {
                 None => return Err(trouble.into_fault(Phase::Open, server.trusted())),
                 Some(pause) => {
                     info!(%trouble, ?pause, "the mailbox could not be opened, trying once more");
@@ -210,20 +210,5 @@ async fn open(server: &Server, who: &Credentials, known: Option<&Known>) -> Resu
     }
 }
 
-/// How long to wait before a second try; `None` where none would help.
-fn pause(trouble: &Trouble) -> Option<Duration> {
-    let (Trouble::No(outcome) | Trouble::Bad(outcome)) = trouble else { return None };
-    // Microsoft 365, now and then, right after a good log-in; another line is in order.
-    if outcome.text.contains("authenticated but not connected") {
-        return Some(Duration::ZERO);
-    }
-    let (_, backoff) = outcome.text.split_once("Suggested Backoff Time:")?;
-    let milliseconds = backoff.split_ascii_whitespace().next()?.parse().ok()?;
-    Some(Duration::from_millis(milliseconds).min(LONGEST_PAUSE))
-}
-
 /// What all sessions together may fetch ahead, in octets.
 pub const AHEAD: usize = 64 * 1024 * 1024;
-
-/// Clients give up a log-in after half a minute or more.
-const LONGEST_PAUSE: Duration = Duration::from_secs(20);

@@ -3,7 +3,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
 use super::{
@@ -149,6 +149,12 @@ async fn remove(mailbox: &mut ImapMailbox, set: &UidSet, known: &[Uid]) -> Resul
         if attempt.left == 0 {
             return Ok(());
         }
+        let pause = attempt.troubles.iter().flatten().find_map(Trouble::pause);
+        if let (Some(pause), true) = (pause, again) {
+            again = false;
+            sleep(pause).await;
+            continue;
+        }
         if let (Removal::Expunge, Some(refusal)) = (&removal, attempt.expunge_refused()) {
             warn!(refusal, "the server offers UIDPLUS but refuses UID EXPUNGE");
             // What one user may not do, others may; a server that does not know the command has it for nobody.
@@ -188,6 +194,7 @@ impl Attempt {
     /// The flag was set but the expunging is refused for good: not for a reason that passes.
     fn expunge_refused(&self) -> Option<String> {
         match self.troubles.as_slice() {
+            [None, Some(trouble)] if trouble.pause().is_some() => None,
             [None, Some(trouble @ Trouble::Bad(_))] => Some(trouble.to_string()),
             [None, Some(trouble @ Trouble::No(outcome))] if outcome.code.is_empty() => Some(trouble.to_string()),
             _ => None,
