@@ -94,7 +94,11 @@ impl<U: Upstream> Session<'_, U> {
         let wait = match (&refused, reply.code()) {
             (Some(refused), Some(Code::Auth | Code::SysTemp)) => Some((refused.at, refused.delay)),
             (None, Some(Code::Auth)) => Some((Instant::now(), self.gateway.settings.failure_delay)),
-            // A challenge, say: the refusal comes next.
+            // A challenge: the refusal comes next, when the client pleases, who keeps nobody from his turn meanwhile.
+            (Some(Refused { at, delay, .. }), None) => {
+                self.refused = Some(Refused { at: *at, delay: *delay, _turn: None });
+                None
+            }
             _ => None,
         };
         if let Some((tried, delay)) = wait.filter(|(_, delay)| !delay.is_zero()) {

@@ -2,6 +2,9 @@
 
 use std::task::ready;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+use tokio::time::Instant;
+
 use super::*;
 use crate::net::limits::Limits;
 
@@ -89,7 +92,7 @@ async fn handshakes_that_do_not_end_are_few_and_short() {
     let connect = || connect_over(4096);
     let (mut silent, mut next, mut last) = (connect(), connect(), connect());
     let begun = format!("{GREETING}+OK begin TLS\r\n");
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     silent.says("STLS\r\n").await;
     silent.reads(&begun).await;
     next.says("STLS\r\n").await;
@@ -114,7 +117,7 @@ async fn handshakes_that_do_not_end_are_few_and_short() {
 #[tokio::test(start_paused = true)]
 async fn wrong_credentials_are_answered_late_and_three_times() {
     // T045, T046
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     let mut client = Rig::new().connect(10);
     let guess = "USER tim\r\nPASS guess\r\n";
     let denied = "+OK send PASS\r\n-ERR [AUTH] invalid user name or password\r\n";
@@ -137,7 +140,7 @@ async fn trouble_at_log_in_is_told_at_once_and_is_no_guess() {
     for fault in [passing(), busy, lasting] {
         rig.memory.trouble(Trouble::Open(fault));
     }
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     let mut client = rig.connect(4096);
     client.says(&LOG_IN.repeat(4)).await;
     client.says("QUIT\r\n").await;
@@ -164,6 +167,30 @@ async fn a_refused_token_is_explained_before_it_is_refused() {
     client.says("\r\nQUIT\r\n").await;
     let expected = "-ERR [AUTH] invalid user name or password\r\n+OK POP3 server signing off\r\n";
     assert_eq!(client.rest().await, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_wrong_token_takes_longer_however_it_is_explained() {
+    // T27
+    let rig = Rig::new();
+    for seconds in [2, 4, 8, 15] {
+        let fault = Fault { challenge: Some(b"{}".to_vec()), ..Fault::new(Verdict::Denied, "expired") };
+        rig.memory.trouble(Trouble::Open(fault));
+        // A token that is another one each time.
+        let maildrop = rig.memory.maildrop("tim").unwrap();
+        let _ = rig.memory.clone().with("u@x", format!("{seconds}").as_bytes(), maildrop);
+        let token = STANDARD.encode(format!("user=u@x\u{1}auth=Bearer {seconds}\u{1}\u{1}"));
+        let mut client = rig.connect(4096);
+        let began = Instant::now();
+        client.says(&format!("AUTH XOAUTH2 {token}\r\n")).await;
+        client.reads(&format!("{GREETING}+ e30=\r\n")).await;
+        client.says("\r\n").await;
+        client.reads("-ERR [AUTH] invalid user name or password\r\n").await;
+        // Up to a quarter more by chance.
+        let took = began.elapsed();
+        assert!((seconds * 4..=seconds * 5).contains(&(took.as_millis() / 250)), "{seconds}: {took:?}");
+        client.vanishes().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -258,7 +285,7 @@ async fn one_session_too_many_of_a_user_costs_the_server_nothing() {
     };
     let (mut first, second) = (rig.log_in(4096).await, rig.log_in(4096).await);
     let mut third = rig.connect(4096);
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     let full = "+OK send PASS\r\n-ERR [SYS/TEMP] mail service temporarily unavailable, try again later\r\n";
     for _ in 0..3 {
         third.says(LOG_IN).await;
