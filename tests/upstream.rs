@@ -8,6 +8,7 @@ use popgate::{
     upstream::{
         Extent, Fault, Mailbox, Piece, Settled, Upstream, Verdict, Window,
         imap::{Deleted, Imap, ImapMailbox, OnDelete, Settings},
+        warm::Renew,
     },
 };
 
@@ -618,4 +619,18 @@ async fn a_server_that_repeats_the_password_is_not_quoted() {
             assert!(fault.cause.ends_with("(it repeats the credentials)"), "{fault}");
         }
     }
+}
+
+/// F-19: a line that waits for the next session of its user keeps nobody's password.
+#[tokio::test(start_paused = true)]
+async fn a_line_that_waits_has_no_credentials() {
+    let imap = Imap::new(gate::upstream(), Arc::new(gate::Pipes(Server::fixture(Manner::default()), 1024)), None);
+    let who = Arc::new(Credentials::new("tim".into(), Proof::Password(Secret::new(b"sec ret".to_vec()))));
+    let (mut mailbox, _) = imap.open(&who).await.unwrap();
+    assert_eq!(Arc::strong_count(&who), 2);
+    assert!(mailbox.lay_down().await);
+    assert_eq!(Arc::strong_count(&who), 1);
+    mailbox.renew(&who).await.unwrap();
+    assert_eq!(whole(&mut mailbox, 5).await.unwrap().map(|octets| octets.len()), Some(120));
+    mailbox.leave().await;
 }

@@ -230,7 +230,20 @@ impl Conn {
                 return Err(self.fail(Trouble::Lost));
             }
         }
+        if self.tap.heard().elapsed() > QUIET {
+            self.show_life().await?;
+        }
         Ok(())
+    }
+
+    /// Finds out whether the server is still there: what is said to one that is not would wait for as long as any reply.
+    async fn show_life(&mut self) -> Result<(), Trouble> {
+        let noop = self.send("NOOP")?;
+        match timeout(SIGN_OF_LIFE, self.finish(&noop)).await {
+            Ok(Err(trouble)) if self.broken => Err(trouble),
+            Ok(_) => Ok(()),
+            Err(_) => Err(self.fail(Trouble::Silent("it was asked whether it is still there"))),
+        }
     }
 
     /// From now on somebody waits who is shown nothing before all of it is here. For a body that has not begun he waits
@@ -578,6 +591,12 @@ const SILENCE: Duration = Duration::from_secs(30);
 
 /// Servers may log out a client that is silent for 30 minutes (RFC 3501 §5.4), routers forget lines much sooner.
 const KEEP_ALIVE: Duration = Duration::from_secs(240);
+
+/// A line over which nothing has come for so long may be lost, and nobody has told us: a router may have forgotten it.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// … and a server that is there shows it within this time.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
 /// Memory for what the server says is kept for so long after a command: a client that goes on needs it again at once.
 const SOON: Duration = Duration::from_secs(1);

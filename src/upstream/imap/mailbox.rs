@@ -28,7 +28,8 @@ use crate::{
 /// An opened IMAP mailbox.
 pub struct ImapMailbox {
     pub(super) server: Arc<Server>,
-    who: Arc<Credentials>,
+    /// For a new line; nobody's while the line waits for the next session.
+    who: Option<Arc<Credentials>>,
     /// In a box, as it is much to be moved about, and to be held twice meanwhile.
     pub(super) conn: Option<Box<Conn>>,
     pub(super) snapshot: Arc<Snapshot>,
@@ -64,7 +65,7 @@ impl ImapMailbox {
     ) -> Self {
         Self {
             server,
-            who,
+            who: Some(who),
             conn: Some(Box::new(conn)),
             snapshot,
             ground,
@@ -155,10 +156,11 @@ impl ImapMailbox {
         if !self.may_reconnect() {
             return Err(Fault::new(Verdict::Passing, "the line was lost again shortly after it was replaced"));
         }
+        let Some(who) = self.who.clone() else { return Err(Trouble::Lost.into_fault(Phase::Use, false)) };
         let server = Arc::clone(&self.server);
         let pass = server.pass().await?;
         self.reconnected = Some(Instant::now());
-        let mut conn = login::login(&server, pass, &self.who).await.map_err(after_login)?;
+        let mut conn = login::login(&server, pass, &who).await.map_err(after_login)?;
         let trusted = self.server.trusted();
         match listing::reopen(&self.server, &mut conn, &self.ground).await {
             Ok(()) => {
@@ -295,6 +297,8 @@ impl Mailbox for ImapMailbox {
 
 impl Renew for ImapMailbox {
     async fn lay_down(&mut self) -> bool {
+        // Nobody's password is kept for longer than his session.
+        self.who = None;
         let is_first = self.reconnected.is_none() && self.changed.is_none() && !self.must_verify;
         let is_idle = matches!(self.reading, Reading::Nothing);
         // That nothing can be removed may have had a reason that passes.
@@ -312,7 +316,7 @@ impl Renew for ImapMailbox {
         let deletion = self.snapshot.deletion();
         let renewed = listing::renew(&self.server, conn, &self.ground, deletion, self.known.as_deref()).await;
         let Renewed { snapshot, ground, known, remembered } = renewed.map_err(|trouble| self.fault(trouble))?;
-        self.who = Arc::clone(who);
+        self.who = Some(Arc::clone(who));
         self.snapshot = snapshot;
         self.ground = ground;
         self.known = known.map(Arc::new);
