@@ -128,6 +128,28 @@ async fn the_right_number_of_rows_proves_nothing() {
     }
 }
 
+/// RFC 9738, C.2: a limit holds for searches, too, which only a listing that is built on another needs here.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_limits_commands_is_asked_for_the_rest() {
+    for esearch in [true, false] {
+        let manner = if esearch { Manner::default() } else { Manner::default().without(&["ESEARCH"]) };
+        let server = Server::fixture(Manner { message_limit: Some(2), ..manner });
+        for octets in 150..155 {
+            inbox(&server, |inbox| inbox.deliver(Content::Filler(octets)));
+        }
+        let cached = Cached::new(imap(&server, Deleted::Hide), "here", Listings::new(1 << 20));
+        poll(&server, &cached).await;
+        inbox(&server, |inbox| {
+            inbox.expunge(7);
+            inbox.flag(5, "\\Deleted");
+        });
+        let (snapshot, commands) = poll(&server, &cached).await;
+        assert_eq!(listed(&snapshot), inbox(&server, |inbox| truth(inbox))[1..]);
+        assert!(commands.iter().any(|command| command.ends_with(" UID 1:14 ALL")), "{commands:?}");
+        assert!(commands.iter().any(|command| command.ends_with(" UID 1:8 DELETED")), "{commands:?}");
+    }
+}
+
 /// UIDVALIDITY is the same and yet the mailbox is another: nothing that was known is believed.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_breaks_its_word_is_listed_anew() {
@@ -308,13 +330,23 @@ struct Kind {
     uid_next: bool,
     sticky: bool,
     hide: bool,
+    message_limit: Option<usize>,
     /// What is known is known from the disk, each time.
     restarts: bool,
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
-    (any::<bool>(), any::<bool>(), prop::bool::weighted(0.9), any::<bool>(), any::<bool>())
-        .prop_map(|(esearch, uid_next, sticky, hide, restarts)| Kind { esearch, uid_next, sticky, hide, restarts })
+    let limit = prop::option::weighted(0.2, 1..4_usize);
+    (any::<bool>(), any::<bool>(), prop::bool::weighted(0.9), any::<bool>(), limit, any::<bool>()).prop_map(
+        |(esearch, uid_next, sticky, hide, message_limit, restarts)| Kind {
+            esearch,
+            uid_next,
+            sticky,
+            hide,
+            message_limit,
+            restarts,
+        },
+    )
 }
 
 proptest! {
@@ -334,6 +366,7 @@ proptest! {
 
 async fn compare(kind: &Kind, rounds: &[(Vec<Deed>, Vec<Deed>)]) {
     let base = if kind.esearch { Manner::default() } else { Manner::default().without(&["ESEARCH"]) };
+    let base = Manner { message_limit: kind.message_limit, ..base };
     let deleted = if kind.hide { Deleted::Hide } else { Deleted::Show };
     let calm = Server::fixture(base.clone());
     inbox(&calm, |inbox| (inbox.tells_uid_next, inbox.sticky) = (kind.uid_next, kind.sticky));

@@ -62,7 +62,7 @@ async fn reconcile(
     let search = ask::send(conn, "ALL")?;
     conn.finish(&noop).await?;
     let compared = conn.view.expunged;
-    let found = ask::found(conn, &search).await?;
+    let found = ask::found(conn, search).await?;
     let mut rows: Vec<_> = rows.into_iter().filter(|row| found.binary_search(&row.uid).is_ok()).collect();
     let is_missing = |uid: &Uid| selected.is_old(*uid) && rows.binary_search_by_key(uid, |row| row.uid).is_err();
     let missing: Vec<_> = found.into_iter().filter(is_missing).collect();

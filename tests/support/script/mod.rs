@@ -45,6 +45,8 @@ pub(crate) struct Manner {
     /// Whether the UID stands last in a FETCH response (Exchange) or first.
     pub(crate) uid_last: bool,
     pub(crate) order: Order,
+    /// With so many messages a FETCH or a SEARCH deals at once, from the newest down (RFC 9738).
+    pub(crate) message_limit: Option<usize>,
     /// How long a flight takes there and back.
     pub(crate) latency: Duration,
     /// Who is served when, if that is given.
@@ -145,6 +147,7 @@ impl Default for Manner {
             tells: true,
             uid_last: false,
             order: Order::Each,
+            message_limit: None,
             latency: Duration::ZERO,
             turns: None,
             deviations: Vec::new(),

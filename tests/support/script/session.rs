@@ -410,13 +410,14 @@ impl Session<'_> {
         let uid_last = self.server.manner.uid_last;
         let fetched = self.change(|mailbox, selected| {
             let chosen = chosen(&text(set), by_uid, &selected.uids)?;
-            for (number, uid) in chosen {
+            let lowest = self.lowest(chosen.iter().map(|(_, uid)| *uid));
+            for (number, uid) in chosen.into_iter().filter(|(_, uid)| lowest.is_none_or(|lowest| *uid >= lowest)) {
                 let Some(message) = mailbox.message(uid) else { continue };
                 reply.message(number, message, &items, uid_last, bodies)?;
             }
-            Some(())
+            Some(self.dealt_with(lowest))
         });
-        if fetched.flatten().is_some() { Ok("done".into()) } else { Err("BAD arguments".into()) }
+        fetched.flatten().ok_or_else(|| "BAD arguments".into())
     }
 
     fn store(&mut self, words: Words<'_>, reply: &mut Reply) -> Outcome {
@@ -480,6 +481,13 @@ impl Session<'_> {
         let found = self.change(|mailbox, selected| {
             let found = mailbox.messages.iter().filter(|message| selected.uids.binary_search(&message.uid).is_ok());
             let mut found: Vec<&Message> = found.collect();
+            let named = keys.windows(2).filter(|keys| keys[0] == "UID");
+            for keys in named {
+                let ranges = ranges(&keys[1], selected.uids.last().copied().unwrap_or(1))?;
+                found.retain(|message| ranges.iter().any(|(from, to)| (*from..=*to).contains(&message.uid)));
+            }
+            let lowest = self.lowest(found.iter().map(|message| message.uid));
+            found.retain(|message| lowest.is_none_or(|lowest| message.uid >= lowest));
             let mut keys = keys.iter();
             while let Some(key) = keys.next() {
                 match key.as_str() {
@@ -494,19 +502,16 @@ impl Session<'_> {
                         let keyword = keys.next()?;
                         found.retain(|message| !message.has(keyword));
                     }
-                    "UID" => {
-                        let ranges = ranges(keys.next()?, selected.uids.last().copied().unwrap_or(1))?;
-                        found.retain(|message| ranges.iter().any(|(from, to)| (*from..=*to).contains(&message.uid)));
-                    }
+                    "UID" => drop(keys.next()?),
                     _ => return None,
                 }
             }
-            Some(found.iter().map(|message| message.uid.to_string()).collect::<Vec<_>>())
+            Some((found.iter().map(|message| message.uid.to_string()).collect::<Vec<_>>(), self.dealt_with(lowest)))
         });
-        let Some(found) = found.flatten() else { return Err("BAD unknown search key".into()) };
+        let Some((found, done)) = found.flatten() else { return Err("BAD unknown search key".into()) };
         let Some(returns) = returns else {
             reply.say(format!("* SEARCH{}{}\r\n", if found.is_empty() { "" } else { " " }, found.join(" ")));
-            return Ok("done".into());
+            return Ok(done);
         };
         let mut line = format!("* ESEARCH (TAG \"{}\") UID", command.tag);
         if returns.contains("COUNT") {
@@ -516,7 +521,21 @@ impl Session<'_> {
             line.push_str(&format!(" ALL {}", found.join(",")));
         }
         reply.say(line + "\r\n");
-        Ok("done".into())
+        Ok(done)
+    }
+
+    /// The lowest of these UIDs, which ascend, with which a command deals; `None`: with all.
+    fn lowest(&self, mut uids: impl ExactSizeIterator<Item = u32>) -> Option<u32> {
+        let beyond = uids.len().checked_sub(self.server.manner.message_limit?).filter(|beyond| *beyond > 0)?;
+        uids.nth(beyond)
+    }
+
+    /// What is said of a command that has dealt with these.
+    fn dealt_with(&self, lowest: Option<u32>) -> String {
+        match (lowest, self.server.manner.message_limit) {
+            (Some(lowest), Some(limit)) => format!("[MESSAGELIMIT {limit} {lowest}] some"),
+            _ => "done".into(),
+        }
     }
 
     fn copy(&self, words: Words<'_>, moves: bool, reply: &mut Reply) -> Outcome {
