@@ -46,11 +46,13 @@ pub(super) struct Left {
     octets: u64,
     /// The last octets before that, as they came.
     tail: Vec<u8>,
+    /// Where it broke off the last time.
+    broke: Option<u64>,
 }
 
 impl Left {
     const fn all_of(octets: u64) -> Self {
-        Self { from: 0, octets, tail: Vec::new() }
+        Self { from: 0, octets, tail: Vec::new(), broke: None }
     }
 
     /// These came, and were handed out.
@@ -183,7 +185,9 @@ impl ImapMailbox {
         let offset = left.from - left.tail.len() as u64;
         let end = left.from.saturating_add(left.octets);
         let length = u32::try_from(end - offset).unwrap_or_default();
-        if left.octets == 0 || u32::try_from(end).is_err() || listed.is_none() || !self.may_reconnect() {
+        // A message that breaks off at the same octet again does so for a reason that a third line would not mend.
+        let is_stuck = left.broke == Some(left.from) || left.octets == 0;
+        if is_stuck || u32::try_from(end).is_err() || listed.is_none() || !self.may_reconnect() {
             return Err(trouble);
         }
         debug!(%trouble, from = left.from, "a message is asked for from where it broke off");
@@ -203,7 +207,13 @@ impl ImapMailbox {
                     && begins_with(conn, &left.tail).await? =>
             {
                 let as_listed = Some(end) == listed;
-                self.reading = Reading::Stream { tag, uid, given: 0, as_listed, left: Some(left) };
+                self.reading = Reading::Stream {
+                    tag,
+                    uid,
+                    given: 0,
+                    as_listed,
+                    left: Some(Left { broke: Some(left.from), ..left }),
+                };
                 Ok(())
             }
             _ => Err(trouble),
