@@ -634,3 +634,16 @@ async fn a_line_that_waits_has_no_credentials() {
     assert_eq!(whole(&mut mailbox, 5).await.unwrap().map(|octets| octets.len()), Some(120));
     mailbox.leave().await;
 }
+
+/// E.5: an update that takes too long is refused, but what was asked for is not stopped between flagging and expunging.
+#[tokio::test(start_paused = true)]
+async fn what_an_update_has_asked_for_is_carried_out() {
+    let manner = Manner::default().deviating("UID STORE", 1, What::Drip(1, Duration::from_secs(5)));
+    let server = Server::fixture(manner);
+    let (mut mailbox, _) = open(&server).await.unwrap();
+    assert!(matches!(mailbox.settle(&delete(&[5, 7])).await, Settled::Partly { left: 2, .. }));
+    assert_eq!(server.with("tim", "INBOX", |inbox| inbox.uids()), [5, 7, 9]);
+    mailbox.leave().await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(server.with("tim", "INBOX", |inbox| inbox.uids()), [9]);
+}

@@ -484,6 +484,11 @@ impl Conn {
         }
     }
 
+    /// Waits for the answers to what has been sent, though nobody wants to know them any more, and hangs up.
+    pub(super) async fn see_through(mut self, patience: Duration) {
+        let _ = timeout(patience, self.quiesce()).await;
+    }
+
     /// Breaks the line.
     pub(super) fn abort(mut self) {
         self.tap.abort();

@@ -43,7 +43,10 @@ pub(super) async fn settle(mailbox: &mut ImapMailbox, changes: &Changes) -> Sett
     match timeout_at(deadline, update(mailbox, &mut left, &mut kept, seen)).await {
         Ok(settled) => settled,
         Err(_) => {
-            mailbox.hang_up();
+            // What was asked for is carried out nevertheless, as a whole rather than by halves: flagged and not expunged, say.
+            if let Some(conn) = mailbox.conn.take() {
+                tokio::spawn(conn.see_through(UPDATE));
+            }
             Settled::Partly {
                 left: left.len() + kept.len(),
                 fault: Fault::new(Verdict::Passing, "the update took too long"),
