@@ -29,8 +29,9 @@ const PASSWORD: &str = "Kanarien=Vogel 7/\"x\\";
 const TOKEN: &str = "ya29.Kanarien-Schein~7";
 const LINE: &str = "Kanarien, streng geheim: 7 Stück";
 
+/// A log in memory.
 #[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Sink(Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Sink {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
@@ -43,7 +44,7 @@ impl io::Write for Sink {
 }
 
 impl Sink {
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
     }
 }
@@ -267,31 +268,31 @@ fn servers() -> Vec<Server> {
 
 /// The forms in which a secret is in a text. Part of it is too much as well: its beginning, or its end.
 fn found(text: &str) -> Vec<String> {
+    let parts = |secret: &'static str| [&secret[..16], &secret[secret.len() - 12..]];
+    [PASSWORD, TOKEN, LINE].into_iter().flat_map(parts).flat_map(|part| forms_of(part, text)).collect()
+}
+
+/// The forms in which this is in a text.
+pub(crate) fn forms_of(secret: &str, text: &str) -> Vec<String> {
+    let mut forms = vec![
+        secret.to_string(),
+        secret.escape_default().to_string(),
+        secret.as_bytes().escape_ascii().to_string(),
+        serde_json::to_string(secret).unwrap().trim_matches('"').to_owned(),
+        percent(secret),
+        secret.bytes().map(|octet| octet.to_string()).collect::<Vec<_>>().join(", "),
+        secret.bytes().fold(String::new(), |mut hex, octet| {
+            let _ = write!(hex, "{octet:02x}");
+            hex
+        }),
+    ];
+    // Base64, wherever in a group of three it begins: without the octets that depend on its neighbours.
+    forms.extend((0..3).map(|shift| {
+        let encoded = STANDARD.encode(format!("{}{secret}", "_".repeat(shift)));
+        encoded[4..(shift + secret.len()) / 3 * 4].to_string()
+    }));
     let lower = text.to_lowercase();
-    let mut found = Vec::new();
-    for secret in [PASSWORD, TOKEN, LINE] {
-        for part in [&secret[..16], &secret[secret.len() - 12..]] {
-            let mut forms = vec![
-                part.to_string(),
-                part.escape_default().to_string(),
-                part.as_bytes().escape_ascii().to_string(),
-                serde_json::to_string(part).unwrap().trim_matches('"').to_owned(),
-                percent(part),
-                part.bytes().map(|octet| octet.to_string()).collect::<Vec<_>>().join(", "),
-                part.bytes().fold(String::new(), |mut hex, octet| {
-                    let _ = write!(hex, "{octet:02x}");
-                    hex
-                }),
-            ];
-            // Base64, wherever in a group of three the part begins: without the octets that depend on its neighbours.
-            forms.extend((0..3).map(|shift| {
-                let encoded = STANDARD.encode(format!("{}{part}", "_".repeat(shift)));
-                encoded[4..(shift + part.len()) / 3 * 4].to_string()
-            }));
-            found.extend(forms.into_iter().filter(|form| lower.contains(&form.to_lowercase())));
-        }
-    }
-    found
+    forms.into_iter().filter(|form| lower.contains(&form.to_lowercase())).collect()
 }
 
 fn percent(text: &str) -> String {

@@ -302,24 +302,29 @@ async fn visit(visits: &[(usize, u8, bool)], troubles: Vec<(&str, usize, u8, u64
     });
     let server = Server::new(manner, accounts.collect());
     let upstream = Arc::new(warm(&server));
+    let mut read = 0;
     for visits in visits.chunks(4) {
         let sessions = visits.iter().map(|&(name, kind, early)| {
             let upstream = Arc::clone(&upstream);
             tokio::spawn(async move { session(&upstream, name, kind, early).await })
         });
         for session in sessions.collect::<Vec<_>>() {
-            session.await.unwrap();
+            read += session.await.unwrap();
         }
     }
+    assert!(read > 100, "of 192 messages, each of which may be read several times, {read} were read");
 }
 
-async fn session(upstream: &Upper, name: usize, kind: u8, early: bool) {
+/// How many messages came.
+async fn session(upstream: &Upper, name: usize, kind: u8, early: bool) -> usize {
     let password = if kind == 0 { name + 1 } else { name };
     let who = user(&format!("user-{name:02}"), &format!("password-{password:02}"));
-    let Ok((mut mailbox, snapshot)) = upstream.open(&who).await else { return };
+    let Ok((mut mailbox, snapshot)) = upstream.open(&who).await else { return 0 };
     assert_ne!(kind, 0, "another's password opened the mailbox");
+    let mut read = 0;
     for uid in snapshot.uids().to_vec() {
         let Ok(Some(mut body)) = mailbox.fetch(uid).await else { continue };
+        read += 1;
         let mut octets = Vec::new();
         while let Ok(Some(chunk)) = body.next().await {
             octets.extend_from_slice(chunk);
@@ -336,4 +341,5 @@ async fn session(upstream: &Upper, name: usize, kind: u8, early: bool) {
         2 => drop(mailbox),
         _ => mailbox.leave().await,
     }
+    read
 }
