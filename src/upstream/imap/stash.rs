@@ -307,6 +307,12 @@ mod tests {
         assert_eq!((one.reserved, two.open[1].items.len()), (0, 17));
         drop(two);
         assert_eq!(budget.left.available_permits(), 1024);
+        // However much there is for all, a session has its bound.
+        let plenty = Budget::new(64 << 20);
+        let mut greedy = Stash::default();
+        let items: Vec<_> =
+            (1..).map_while(|uid| greedy.reserve(piece(uid, None), 60_000, Claim::Asked, &plenty)).collect();
+        assert_eq!((items.len() as u64, greedy.reserved <= SESSION), (SESSION / (60_000 + SLACK), true));
         // Guesses leave a quarter to those who have asked.
         let mut three = Stash::default();
         let guesses: Vec<_> =
