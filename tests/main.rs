@@ -18,6 +18,7 @@ mod flood;
 mod floors;
 mod handshakes;
 mod interleavings;
+mod killed;
 mod probe;
 mod properties;
 mod readme;
