@@ -233,6 +233,21 @@ async fn what_is_on_disk_saves_the_first_session_its_listing() {
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "of an empty mailbox nothing is kept");
 }
 
+/// Whoever only guesses at a password has nothing read, and keeps no file from making room.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_recalled_for_who_is_not_let_in() {
+    let server = Server::fixture(Manner::default());
+    let directory = tempfile::tempdir().unwrap();
+    poll_from_disk(&server, directory.path()).await;
+    let listings = on_disk(directory.path());
+    let upstream = Cached::new(imap(&server, Deleted::Show), "here", Arc::clone(&listings));
+    let guess = Credentials::new("tim".into(), Proof::Password(Secret::new(b"sec re".to_vec())));
+    assert!(upstream.open(&Arc::new(guess)).await.is_err());
+    assert_eq!(listings.counts(), Counts { in_memory: 0, on_disk: 0, unknown: 0 });
+    poll(&server, &upstream).await;
+    assert_eq!(listings.counts(), Counts { in_memory: 0, on_disk: 1, unknown: 0 });
+}
+
 /// T12A: after every kind of damage the listing is the one that a first visitor gets.
 #[tokio::test(start_paused = true)]
 async fn damage_on_disk_costs_a_listing() {

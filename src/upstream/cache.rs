@@ -39,17 +39,21 @@ pub struct Known {
     uid_next: Option<u32>,
 }
 
-/// A mailbox that was opened, its listing, and what the next listing may start from.
-pub type Opened<M> = (M, Arc<Snapshot>, Option<Arc<Known>>);
-
 /// A server that can build a listing on an earlier one.
 pub trait Relist: Upstream {
-    /// As [`Upstream::open`], and with the same result: what is `known` saves work and decides nothing.
+    /// As [`Upstream::open`], and with the same result: what is in the `slot` saves work and decides nothing. It is looked at
+    /// when the user has been let in, and left with what the next listing may start from.
     fn relist(
         &self,
         who: &Arc<Credentials>,
-        known: Option<Arc<Known>>,
-    ) -> impl Future<Output = Result<Opened<Self::Mailbox>, Fault>> + Send;
+        slot: Slot,
+    ) -> impl Future<Output = Result<(Self::Mailbox, Arc<Snapshot>), Fault>> + Send;
+}
+
+/// Where it is remembered what is known of one mailbox.
+pub struct Slot {
+    listings: Arc<Listings>,
+    key: Arc<Key>,
 }
 
 /// An upstream whose listings are remembered.
@@ -139,14 +143,23 @@ where
     type Mailbox = U::Mailbox;
 
     async fn open(&self, who: &Arc<Credentials>) -> Result<(U::Mailbox, Arc<Snapshot>), Fault> {
-        let key = (Arc::clone(&self.place), who.user.clone());
-        let before = self.listings.recall(&key).await;
-        let (mailbox, snapshot, known) = self.upstream.relist(who, before.clone()).await?;
-        if let Some(disk) = self.listings.disk.as_ref().filter(|_| known != before) {
-            disk.keep(key.clone(), known.clone());
+        let key = Arc::new((Arc::clone(&self.place), who.user.clone()));
+        self.upstream.relist(who, Slot { listings: Arc::clone(&self.listings), key }).await
+    }
+}
+
+impl Slot {
+    /// What is known.
+    pub(super) async fn recall(&self) -> Option<Arc<Known>> {
+        self.listings.recall(&self.key).await
+    }
+
+    /// What is known now, and was `before`.
+    pub(super) fn renew(&self, before: Option<&Arc<Known>>, known: Option<Arc<Known>>) {
+        if let Some(disk) = self.listings.disk.as_ref().filter(|_| known.as_ref() != before) {
+            disk.keep((*self.key).clone(), known.clone());
         }
-        self.listings.remember(key, known);
-        Ok((mailbox, snapshot))
+        self.listings.remember(Arc::clone(&self.key), known);
     }
 }
 
@@ -191,7 +204,7 @@ impl Listings {
         known
     }
 
-    fn remember(&self, key: Key, known: Option<Arc<Known>>) {
+    fn remember(&self, key: Arc<Key>, known: Option<Arc<Known>>) {
         let mut held = self.held();
         held.forget(&key);
         let Some(known) = known else { return };
@@ -205,7 +218,7 @@ impl Listings {
         }
         held.uses += 1;
         held.octets += octets;
-        let (key, used) = (Arc::new(key), held.uses);
+        let used = held.uses;
         held.by_use.insert(used, Arc::clone(&key));
         held.by_key.insert(key, Entry { known, used, octets });
     }
@@ -245,8 +258,8 @@ mod tests {
         Known::new(Arc::new(listing), None).map(Arc::new)
     }
 
-    fn key(place: &str, user: &str) -> Key {
-        (place.into(), user.to_owned())
+    fn key(place: &str, user: &str) -> Arc<Key> {
+        Arc::new((place.into(), user.to_owned()))
     }
 
     #[tokio::test]

@@ -36,7 +36,7 @@ use crate::{
     net::{Dial, Endpoint, tls::Connector},
     upstream::{
         Fault, Upstream,
-        cache::{Known, Opened, Relist},
+        cache::{Relist, Slot},
         sparing::{Pass, Sparing},
     },
 };
@@ -160,19 +160,13 @@ impl Upstream for Imap {
     type Mailbox = ImapMailbox;
 
     async fn open(&self, who: &Arc<Credentials>) -> Result<(ImapMailbox, Arc<Snapshot>), Fault> {
-        let (mailbox, snapshot, _) = self.relist(who, None).await?;
-        Ok((mailbox, snapshot))
+        open(self.0.clone(), who.clone(), None).await
     }
 }
 
 impl Relist for Imap {
-    async fn relist(&self, who: &Arc<Credentials>, known: Option<Arc<Known>>) -> Result<Opened<ImapMailbox>, Fault> {
-        let (server, who) = (self.0.clone(), who.clone());
-        let listing = open(&server, &who, known.as_deref()).await?;
-        let Listing { conn, snapshot, ground, known: new, remembered, .. } = listing;
-        let new = new.map(|new| known.filter(|known| **known == new).unwrap_or_else(|| Arc::new(new)));
-        let mailbox = ImapMailbox::new(server, who, conn, snapshot.clone(), ground, remembered, new.clone());
-        Ok((mailbox, snapshot, new))
+    async fn relist(&self, who: &Arc<Credentials>, slot: Slot) -> Result<(ImapMailbox, Arc<Snapshot>), Fault> {
+        open(self.0.clone(), who.clone(), Some(slot)).await
     }
 }
 
@@ -192,12 +186,31 @@ impl Server {
 }
 
 /// Logs in and lists. Some troubles pass by themselves at once; then it is done again, once.
-async fn open(server: &Server, who: &Credentials, known: Option<&Known>) -> Result<Listing, Fault> {
+async fn open(
+    server: Arc<Server>,
+    who: Arc<Credentials>,
+    slot: Option<Slot>,
+) -> Result<(ImapMailbox, Arc<Snapshot>), Fault> {
     let mut again = true;
     loop {
-        let conn = login::login(server, server.pass().await?, who).await?;
-        match listing::open(server, conn, Access::Work, known).await {
-            Ok(listing) => return Ok(listing),
+        let conn = login::login(&server, server.pass().await?, &who).await?;
+        // Not before: nothing is read for those who only guess at passwords.
+        let known = match &slot {
+            Some(slot) => slot.recall().await,
+            None => None,
+        };
+        match listing::open(&server, conn, Access::Work, known.as_deref()).await {
+            Ok(listing) => {
+                let Listing { conn, snapshot, ground, known: new, remembered, .. } = listing;
+                let before = known.as_ref();
+                let new =
+                    new.map(|new| before.filter(|known| ***known == new).cloned().unwrap_or_else(|| Arc::new(new)));
+                if let Some(slot) = slot {
+                    slot.renew(before, new.clone());
+                }
+                let mailbox = ImapMailbox::new(server, who, conn, snapshot.clone(), ground, remembered, new);
+                return Ok((mailbox, snapshot));
+            }
             Err(trouble) => match trouble.pause().filter(|_| again) {
                 None => return Err(trouble.into_fault(Phase::Open, server.trusted())),
                 Some(pause) => {
