@@ -150,6 +150,38 @@ async fn a_server_that_limits_commands_is_asked_for_the_rest() {
     }
 }
 
+/// Only who knows something has to ask what is left of it. A server that cannot tell is asked what a first visitor asks: on the
+/// same line if that still does, else on another, and at the latest in the next session.
+#[tokio::test(start_paused = true)]
+async fn what_is_known_locks_nobody_out() {
+    let say = |text: &str| What::Say(text.into());
+    for (what, connections, opens) in [
+        (What::No("search is out of order".into()), 2, true),
+        (What::Bad("what".into()), 2, true),
+        (say("* ESEARCH (TAG \"$\") UID ALL 5:1000\r\n$ OK done\r\n"), 2, true),
+        (say("* ESEARCH (TAG \"$\") UID\r\n$ OK done\r\n"), 2, true),
+        (say("A9999 OK whose\r\n"), 3, true),
+        (What::Close, 2, false),
+        (What::Mute, 2, false),
+    ] {
+        let server = Server::fixture(Manner::default().deviating("UID SEARCH", 0, what));
+        let directory = tempfile::tempdir().unwrap();
+        poll_from_disk(&server, directory.path()).await;
+        inbox(&server, |inbox| inbox.expunge(7));
+        let listings = on_disk(directory.path());
+        let upstream = Cached::new(imap(&server, Deleted::Show), "here", Arc::clone(&listings));
+        let opened = upstream.open(&tim()).await;
+        assert_eq!((server.connections(), opened.is_ok()), (connections, opens));
+        assert!(opened.is_err() || listed(&opened.unwrap().1) == [(5, 120), (9, 300)]);
+        listings.written().await;
+        let expected = if opens { "UID FETCH 9:* (RFC822.SIZE)" } else { "UID FETCH 1:* (RFC822.SIZE)" };
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), usize::from(opens));
+        let (snapshot, commands) = poll(&server, &upstream).await;
+        assert_eq!(listed(&snapshot), [(5, 120), (9, 300)]);
+        assert_eq!(commands, ["SELECT INBOX", expected]);
+    }
+}
+
 /// UIDVALIDITY is the same and yet the mailbox is another: nothing that was known is believed.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_breaks_its_word_is_listed_anew() {

@@ -161,6 +161,14 @@ impl Slot {
         }
         self.listings.remember(Arc::clone(&self.key), known);
     }
+
+    /// What is known leads astray.
+    pub(super) fn forget(&self) {
+        if let Some(disk) = &self.listings.disk {
+            disk.keep((*self.key).clone(), None);
+        }
+        self.listings.remember(Arc::clone(&self.key), None);
+    }
 }
 
 impl Listings {

@@ -67,19 +67,19 @@ pub(super) struct Ground {
     pub(super) seen: bool,
 }
 
-/// Opens and lists the mailbox.
+/// Opens and lists the mailbox. What is `known` is given up where it leads astray.
 pub(super) async fn open(
     server: &Server,
     mut conn: Conn,
     access: Access,
-    known: Option<&Known>,
+    known: &mut Option<Arc<Known>>,
 ) -> Result<Listing, Trouble> {
     let settings = &server.settings;
     let looks_for_trash = removal::looks_for_trash(server, &conn);
     let command = if access == Access::Work { "SELECT" } else { "EXAMINE" };
     let select = conn.send(&format!("{command} {}", name::mailbox(&settings.mailbox)))?;
     // That the last known message comes again costs a line and proves more than it costs, see `continued`.
-    let mut remembered = known.and_then(Known::last);
+    let mut remembered = known.as_deref().and_then(Known::last);
     let fetch = ask_rows(&mut conn, remembered)?;
     let list = match looks_for_trash {
         true => {
@@ -94,12 +94,11 @@ pub(super) async fn open(
     if access == Access::Look {
         conn.view.suppose_writable();
     }
-    let (rows, certain) = rows(&mut conn, &selected, &fetch, known, &mut remembered).await?;
+    let (messages, mut unlisted) = messages(&mut conn, &selected, &fetch, known, &mut remembered).await?;
     let listed = match list {
         Some(list) => Some(conn.finish(&list).await),
         None => None,
     };
-    let (messages, mut unlisted) = complete(&mut conn, &selected, sorted(rows), certain).await?;
     let trash = match listed {
         // A server that refuses to say where the trash is has none for us.
         None | Some(Err(Trouble::No(_) | Trouble::Bad(_))) => None,
@@ -108,7 +107,7 @@ pub(super) async fn open(
     };
     let removal = removal::removal(server, &conn, trash.filter(|trash| !trash.is_empty()));
     let (snapshot, ground, known) =
-        shown(server, &mut conn, &selected, known, messages, &mut unlisted, removal).await?;
+        shown(server, &mut conn, &selected, known.as_deref(), messages, &mut unlisted, removal).await?;
     Ok(Listing { conn, snapshot, ground, known, remembered, unlisted })
 }
 
@@ -128,13 +127,13 @@ pub(super) async fn renew(
     conn: &mut Conn,
     ground: &Ground,
     deletion: Deletion,
-    known: Option<&Known>,
+    mut known: Option<Arc<Known>>,
 ) -> Result<Renewed, Trouble> {
     if ground.removal != Removal::Expunge || server.hides.load(Relaxed) {
         // Another session may have had to hide messages since SELECT listed the flags.
         conn.aside().flags = None;
     }
-    let mut remembered = known.and_then(Known::last);
+    let mut remembered = known.as_deref().and_then(Known::last);
     let noop = conn.send("NOOP")?;
     let fetch = ask_rows(conn, remembered)?;
     timeout(SIGN_OF_LIFE, conn.finish(&noop)).await.map_err(|_| Trouble::Silent("a line was taken up again"))??;
@@ -144,10 +143,10 @@ pub(super) async fn renew(
         uid_next: None,
         expunged: conn.view.expunged,
     };
-    let (rows, certain) = rows(conn, &selected, &fetch, known, &mut remembered).await?;
-    let (messages, mut unlisted) = complete(conn, &selected, sorted(rows), certain).await?;
+    let (messages, mut unlisted) = messages(conn, &selected, &fetch, &mut known, &mut remembered).await?;
     let removal = (ground.removal.clone(), deletion);
-    let (snapshot, new, known) = shown(server, conn, &selected, known, messages, &mut unlisted, removal).await?;
+    let (snapshot, new, known) =
+        shown(server, conn, &selected, known.as_deref(), messages, &mut unlisted, removal).await?;
     if conn.view.read_only && ground.removal != Removal::Nothing {
         return Err(Trouble::Changed("it is read-only now"));
     }
@@ -220,26 +219,40 @@ fn ask_rows(conn: &mut Conn, from: Option<Uid>) -> Result<Tag, Trouble> {
     Ok(tag)
 }
 
-/// All rows, by what is `known` and the answer to `fetch`, or without the former if it is of no use, and then nothing is
-/// `remembered` either. And whether it is certain that they all exist.
-async fn rows(
+/// All messages: which are shown, and which could not be listed. They are what is `known` and the answer to `fetch`, or what
+/// a first visitor is told, and then nothing is `remembered`.
+async fn messages(
     conn: &mut Conn,
     selected: &Selected,
     fetch: &Tag,
-    known: Option<&Known>,
+    known: &mut Option<Arc<Known>>,
     remembered: &mut Option<Uid>,
-) -> Result<(Vec<Message>, bool), Trouble> {
+) -> Result<(Vec<Message>, Vec<Uid>), Trouble> {
     let fetched = conn.finish(fetch).await;
     let rows = conn.aside().rows.take().unwrap_or_default();
-    let Some(known) = known else { return Ok((cold(conn, selected, fetched, rows).await?, true)) };
-    if let Some(continued) = continued(conn, selected, fetched, rows, known)? {
-        return Ok(continued);
+    let Some(past) = known else {
+        let rows = cold(conn, selected, fetched, rows).await?;
+        return complete(conn, selected, sorted(rows), true).await;
+    };
+    if let Some((rows, certain)) = continued(conn, selected, fetched, rows, past)? {
+        match complete(conn, selected, sorted(rows), certain).await {
+            // Only who knows something has to ask what is left of it, and not every server can tell.
+            Err(trouble) if trouble.pause().is_none() => {
+                *known = None;
+                if !conn.is_usable() {
+                    return Err(trouble);
+                }
+                info!(%trouble, "what was known of the mailbox is of no use: it is listed anew");
+            }
+            completed => return completed,
+        }
     }
     *remembered = None;
     let tag = ask_rows(conn, None)?;
     let fetched = conn.finish(&tag).await;
     let rows = conn.aside().rows.take().unwrap_or_default();
-    Ok((cold(conn, selected, fetched, rows).await?, true))
+    let rows = cold(conn, selected, fetched, rows).await?;
+    complete(conn, selected, sorted(rows), true).await
 }
 
 /// The rows of a mailbox of which nothing was known, as far as the server gives them.

@@ -314,7 +314,7 @@ impl Renew for ImapMailbox {
     async fn renew(&mut self, who: &Arc<Credentials>) -> Result<Arc<Snapshot>, Fault> {
         let conn = self.conn.as_mut().ok_or_else(|| Trouble::Lost.into_fault(Phase::Use, false))?;
         let deletion = self.snapshot.deletion();
-        let renewed = listing::renew(&self.server, conn, &self.ground, deletion, self.known.as_deref()).await;
+        let renewed = listing::renew(&self.server, conn, &self.ground, deletion, self.known.clone()).await;
         let Renewed { snapshot, ground, known, remembered } = renewed.map_err(|trouble| self.fault(trouble))?;
         self.who = Some(Arc::clone(who));
         self.snapshot = snapshot;

@@ -13,7 +13,7 @@
 //!
 //! `survey` goes the way of a log-in for people who ask what a server is like.
 
-use std::{sync::Arc, sync::atomic::AtomicBool};
+use std::{sync::Arc, sync::atomic::AtomicBool, time::Duration};
 
 use tokio::time::sleep;
 use tracing::info;
@@ -28,7 +28,7 @@ pub use self::{
     survey::{Examined, Offer, Step, Survey},
 };
 use self::{
-    fault::Phase,
+    fault::{Phase, Trouble},
     listing::{Access, Listing},
 };
 use crate::{
@@ -191,36 +191,44 @@ async fn open(
     who: Arc<Credentials>,
     slot: Option<Slot>,
 ) -> Result<(ImapMailbox, Arc<Snapshot>), Fault> {
+    let (mut recalled, mut known) = (None, None);
     let mut again = true;
-    loop {
+    let listing = loop {
         let conn = login::login(&server, server.pass().await?, &who).await?;
         // Not before: nothing is read for those who only guess at passwords.
-        let known = match &slot {
-            Some(slot) => slot.recall().await,
-            None => None,
-        };
-        match listing::open(&server, conn, Access::Work, known.as_deref()).await {
-            Ok(listing) => {
-                let Listing { conn, snapshot, ground, known: new, remembered, .. } = listing;
-                let before = known.as_ref();
-                let new =
-                    new.map(|new| before.filter(|known| ***known == new).cloned().unwrap_or_else(|| Arc::new(new)));
-                if let Some(slot) = slot {
-                    slot.renew(before, new.clone());
-                }
-                let mailbox = ImapMailbox::new(server, who, conn, snapshot.clone(), ground, remembered, new);
-                return Ok((mailbox, snapshot));
-            }
-            Err(trouble) => match trouble.pause().filter(|_| again) {
-                None => return Err(trouble.into_fault(Phase::Open, server.trusted())),
-                Some(pause) => {
-                    info!(%trouble, ?pause, "the mailbox could not be opened, trying once more");
-                    again = false;
-                    sleep(pause).await;
-                }
-            },
+        if let (Some(slot), true) = (&slot, again) {
+            recalled = slot.recall().await;
+            known.clone_from(&recalled);
         }
+        let trouble = match listing::open(&server, conn, Access::Work, &mut known).await {
+            Ok(listing) => break listing,
+            Err(trouble) => trouble,
+        };
+        let led_astray = recalled.is_some() && known.is_none();
+        if let (Some(slot), true) = (&slot, led_astray) {
+            slot.forget();
+        }
+        let pause = match trouble {
+            Trouble::Malformed(_) if led_astray => Some(Duration::ZERO),
+            _ => trouble.pause(),
+        };
+        let Some(pause) = pause.filter(|_| again) else {
+            return Err(trouble.into_fault(Phase::Open, server.trusted()));
+        };
+        info!(%trouble, ?pause, "the mailbox could not be opened, trying once more");
+        again = false;
+        sleep(pause).await;
+    };
+    let Listing { conn, snapshot, ground, known, remembered, .. } = listing;
+    let known = known.map(|new| match &recalled {
+        Some(recalled) if **recalled == new => Arc::clone(recalled),
+        _ => Arc::new(new),
+    });
+    if let Some(slot) = slot {
+        slot.renew(recalled.as_ref(), known.clone());
     }
+    let mailbox = ImapMailbox::new(server, who, conn, snapshot.clone(), ground, remembered, known);
+    Ok((mailbox, snapshot))
 }
 
 /// What all sessions together may fetch ahead, in octets.

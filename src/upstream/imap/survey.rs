@@ -126,7 +126,7 @@ async fn explore(
     let (conn, granted) = login::enter(server, conn, &offered, who).await?;
     survey.granted = Some(words(&granted));
     progress(Step::List);
-    let listing = listing::open(server, conn, Access::Look, None).await;
+    let listing = listing::open(server, conn, Access::Look, &mut None).await;
     let Listing { conn, snapshot, ground, unlisted, .. } =
         listing.map_err(|trouble| trouble.into_fault(Phase::Open, server.trusted()))?;
     let hidden = ground.hidden.len() - unlisted.len();
