@@ -232,6 +232,30 @@ async fn what_is_remembered_is_verified_before_it_is_deleted() {
     assert!(!commands.iter().any(|command| command.starts_with("UID FETCH")), "{commands:?}");
 }
 
+/// A size that drifts keeps a message from being deleted once, and not as long as it is remembered.
+#[tokio::test(start_paused = true)]
+async fn what_is_found_changed_is_remembered_no_longer() {
+    for restarts in [false, true] {
+        let server = Server::fixture(Manner::default());
+        let directory = tempfile::tempdir().unwrap();
+        poll_from_disk(&server, directory.path()).await;
+        inbox(&server, |inbox| inbox.messages[1].reported = 203);
+        let mut listings = on_disk(directory.path());
+        for (octets, left) in [(200, vec![5, 7, 9]), (203, vec![5, 9])] {
+            let upstream = Cached::new(imap(&server, Deleted::Show), "here", Arc::clone(&listings));
+            let (mut mailbox, snapshot) = upstream.open(&tim()).await.unwrap();
+            assert_eq!(listed(&snapshot), [(5, 120), (7, octets), (9, 300)]);
+            mailbox.settle(&Changes { delete: Uid::new(7).into_iter().collect(), seen: Vec::new() }).await;
+            assert_eq!(inbox(&server, |inbox| inbox.uids()), left);
+            mailbox.leave().await;
+            listings.written().await;
+            if restarts {
+                listings = on_disk(directory.path());
+            }
+        }
+    }
+}
+
 /// A new process knows from the disk what the one before it knew, and believes it as little.
 #[tokio::test(start_paused = true)]
 async fn what_is_on_disk_saves_the_first_session_its_listing() {

@@ -16,13 +16,17 @@ use super::{
     body::Reading,
     conn::Conn,
     fault::{Phase, Trouble},
-    listing::{self, Ground, Renewed},
+    listing::{self, Ground, Listing, Renewed},
     login, settle,
     stash::{Claim, GROUP},
 };
 use crate::{
     mail::{Changes, Credentials, Deletion, Snapshot, Uid},
-    upstream::{Body, Fault, Mailbox, Piece, Settled, Verdict, Window, cache::Known, warm::Renew},
+    upstream::{
+        Body, Fault, Mailbox, Piece, Settled, Verdict, Window,
+        cache::{Known, Slot},
+        warm::Renew,
+    },
 };
 
 /// An opened IMAP mailbox.
@@ -30,6 +34,8 @@ pub struct ImapMailbox {
     pub(super) server: Arc<Server>,
     /// For a new line; nobody's while the line waits for the next session.
     who: Option<Arc<Credentials>>,
+    /// Where the listing is remembered.
+    slot: Option<Slot>,
     /// In a box, as it is much to be moved about, and to be held twice meanwhile.
     pub(super) conn: Option<Box<Conn>>,
     pub(super) snapshot: Arc<Snapshot>,
@@ -57,15 +63,15 @@ impl ImapMailbox {
     pub(super) fn new(
         server: Arc<Server>,
         who: Arc<Credentials>,
-        conn: Conn,
-        snapshot: Arc<Snapshot>,
-        ground: Ground,
-        remembered: Option<Uid>,
+        slot: Option<Slot>,
+        listing: Listing,
         known: Option<Arc<Known>>,
     ) -> Self {
+        let Listing { conn, snapshot, ground, remembered, .. } = listing;
         Self {
             server,
             who: Some(who),
+            slot,
             conn: Some(Box::new(conn)),
             snapshot,
             ground,
@@ -118,6 +124,14 @@ impl ImapMailbox {
         let mut known = [self.snapshot.uids(), &self.ground.hidden].concat();
         known.sort_unstable();
         known
+    }
+
+    /// The mailbox is not as it is remembered: another session asks for all of it.
+    pub(super) fn forget(&mut self) {
+        self.known = None;
+        if let Some(slot) = &self.slot {
+            slot.forget();
+        }
     }
 
     /// Whether the line is still the one on which the messages were listed.

@@ -29,7 +29,7 @@ pub use self::{
 };
 use self::{
     fault::{Phase, Trouble},
-    listing::{Access, Listing},
+    listing::Access,
 };
 use crate::{
     mail::{Credentials, Snapshot},
@@ -193,7 +193,7 @@ async fn open(
 ) -> Result<(ImapMailbox, Arc<Snapshot>), Fault> {
     let (mut recalled, mut known) = (None, None);
     let mut again = true;
-    let listing = loop {
+    let mut listing = loop {
         let conn = login::login(&server, server.pass().await?, &who).await?;
         // Not before: nothing is read for those who only guess at passwords.
         if let (Some(slot), true) = (&slot, again) {
@@ -219,16 +219,15 @@ async fn open(
         again = false;
         sleep(pause).await;
     };
-    let Listing { conn, snapshot, ground, known, remembered, .. } = listing;
-    let known = known.map(|new| match &recalled {
+    let known = listing.known.take().map(|new| match &recalled {
         Some(recalled) if **recalled == new => Arc::clone(recalled),
         _ => Arc::new(new),
     });
-    if let Some(slot) = slot {
+    if let Some(slot) = &slot {
         slot.renew(recalled.as_ref(), known.clone());
     }
-    let mailbox = ImapMailbox::new(server, who, conn, snapshot.clone(), ground, remembered, known);
-    Ok((mailbox, snapshot))
+    let snapshot = Arc::clone(&listing.snapshot);
+    Ok((ImapMailbox::new(server, who, slot, listing, known), snapshot))
 }
 
 /// What all sessions together may fetch ahead, in octets.

@@ -311,6 +311,9 @@ async fn verify(mailbox: &mut ImapMailbox, left: &[Uid]) -> Result<(Vec<Uid>, Ve
             }
         }
     }
+    if !changed.is_empty() {
+        mailbox.forget();
+    }
     Ok((gone, changed))
 }
 
