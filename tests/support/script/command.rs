@@ -1,5 +1,7 @@
 //! How a command looks on the wire: the octets of one whole command with its literals, and the words in it.
 
+use super::mailbox::ranges;
+
 /// One whole command, its literals in place.
 pub(crate) struct Command {
     pub(crate) tag: String,
@@ -95,6 +97,17 @@ pub(crate) fn words(octets: &[u8]) -> Vec<Vec<u8>> {
         }
     }
     words
+}
+
+/// Whether a command fetches bodies, among them those of all these UIDs.
+pub(crate) fn fetches_bodies(text: &str, uids: &str) -> bool {
+    let text = text.to_ascii_uppercase();
+    let Some((set, items)) = text.strip_prefix("UID FETCH ").and_then(|rest| rest.split_once(' ')) else {
+        return false;
+    };
+    let fetched = ranges(set, u32::MAX).unwrap_or_default();
+    let is_fetched = |uid: u32| fetched.iter().any(|(from, to)| (*from..=*to).contains(&uid));
+    items.contains("BODY.PEEK[") && uids.split(',').flat_map(str::parse).all(is_fetched)
 }
 
 /// Where the list that opens at `from` has ended.

@@ -75,14 +75,16 @@ pub(crate) enum Order {
 /// Where the server does not do what a good one does.
 #[derive(Clone)]
 pub(crate) struct Deviation {
-    /// How the command begins, without its tag, in any case of letters: `UID FETCH 5`. `GREETING` is the greeting.
+    /// How the command begins, without its tag, in any case of letters: `UID FETCH 5`. `GREETING` is the greeting. Where a
+    /// message stands in a set with others, `UID FETCH ~5` is a command that fetches the body of 5, `UID FETCH ~5,7` one that
+    /// fetches at least these two, and `UID FETCH ~` one that fetches any.
     pub(crate) on: String,
     /// The how many-th time, from 1, on all connections together; 0 is every time.
     pub(crate) nth: usize,
     pub(crate) what: What,
 }
 
-/// A deviation.
+/// A deviation. Those of bodies concern only commands that fetch any, and [`What::Act`] only a user who has logged in.
 #[derive(Clone)]
 pub(crate) enum What {
     /// These octets are the whole reply, and nothing is done. Each `$` is the tag.
@@ -225,23 +227,41 @@ impl Server {
         self.state.lock().unwrap()
     }
 
-    /// What deviates for this command; counts it.
-    fn deviation(&self, text: &str) -> Option<What> {
+    /// What deviates for this command, and the how many-th deviation it is; counts the command.
+    fn deviation(&self, text: &str, logged_in: bool) -> Option<(usize, What)> {
         let mut state = self.state();
         if state.healed {
             return None;
         }
-        let State { seen, struck, .. } = &mut *state;
         let mut found = None;
-        for (deviation, (seen, struck)) in self.manner.deviations.iter().zip(seen.iter_mut().zip(struck)) {
-            let begins = text.get(..deviation.on.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(&deviation.on));
-            *seen += usize::from(begins);
-            if begins && found.is_none() && (deviation.nth == 0 || deviation.nth == *seen) {
-                found = Some(deviation.what.clone());
-                *struck += 1;
+        for (index, (deviation, seen)) in self.manner.deviations.iter().zip(&mut state.seen).enumerate() {
+            let concerns = deviation.concerns(text, logged_in);
+            *seen += usize::from(concerns);
+            if concerns && found.is_none() && (deviation.nth == 0 || deviation.nth == *seen) {
+                found = Some((index, deviation.what.clone()));
             }
         }
         found
+    }
+
+    /// Counts that something came of a deviation.
+    fn strike(&self, deviation: usize) {
+        self.state().struck[deviation] += 1;
+    }
+}
+
+impl Deviation {
+    fn concerns(&self, text: &str, logged_in: bool) -> bool {
+        let begins = match self.on.strip_prefix("UID FETCH ~") {
+            Some(uids) => command::fetches_bodies(text, uids),
+            None => text.get(..self.on.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(&self.on)),
+        };
+        begins
+            && match self.what {
+                What::Literal(_) | What::Body(_) | What::Bodiless => command::fetches_bodies(text, ""),
+                What::Act(_) => logged_in,
+                _ => true,
+            }
     }
 }
 
@@ -313,6 +333,51 @@ mod tests {
         ] {
             assert_eq!(within(Manner { order, ..Manner::default() }, lines).await, expected, "{order:?}");
         }
+    }
+
+    #[test]
+    fn a_message_is_found_in_every_set() {
+        for (on, text, concerned) in [
+            ("UID FETCH ~7", "UID FETCH 7 (BODY.PEEK[])", true),
+            ("UID FETCH ~7", "uid fetch 5:6,7 (BODY.PEEK[]<0.9>)", true),
+            ("UID FETCH ~7", "UID FETCH 6:8,10 (UID BODY.PEEK[])", true),
+            ("UID FETCH ~7", "UID FETCH 1:* (BODY.PEEK[])", true),
+            ("UID FETCH ~7", "UID FETCH 77,17 (BODY.PEEK[])", false),
+            ("UID FETCH ~7", "UID FETCH 7 (RFC822.SIZE)", false),
+            ("UID FETCH ~7", "UID STORE 7 +FLAGS.SILENT (\\Seen)", false),
+            ("UID FETCH ~7,9", "UID FETCH 5,7,9 (BODY.PEEK[])", true),
+            ("UID FETCH ~7,9", "UID FETCH 7 (BODY.PEEK[])", false),
+            ("UID FETCH ~", "UID FETCH 5 (BODY.PEEK[])", true),
+            ("UID FETCH ~", "UID FETCH 5 (RFC822.SIZE)", false),
+        ] {
+            for (what, right) in
+                [(What::Mute, concerned), (What::Act(Arc::new(|_| {})), false), (What::Bodiless, concerned)]
+            {
+                let deviation = Deviation { on: on.into(), nth: 1, what };
+                assert_eq!(deviation.concerns(text, false), right, "{on}, {text}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_something_came_of_has_struck() {
+        let manner = Manner::default()
+            .deviating("GREETING", 1, What::Act(Arc::new(|_| {})))
+            .deviating("NOOP", 1, What::Bodiless)
+            .deviating("UID FETCH", 1, What::Body("NIL"))
+            .deviating("UID FETCH ~5,7", 1, What::No("no".into()))
+            .deviating("SELECT", 0, What::Act(Arc::new(|_| {})));
+        let server = Server::fixture(manner);
+        let lines = "a LOGIN tim {7+}\nsec ret\nb SELECT INBOX\nc NOOP\nd UID FETCH 6 (BODY.PEEK[])\n\
+            e UID FETCH 5,7 (BODY.PEEK[])\nf LOGOUT\n";
+        assert!(said(&server, lines).await.contains("\ne NO no\n"));
+        assert_eq!(server.struck(), [0, 0, 0, 1, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_greeting_that_is_cut_ends_the_line() {
+        let server = Server::fixture(Manner::default().deviating("GREETING", 1, What::Cut(4)));
+        assert_eq!(said(&server, "a NOOP\n").await, "* OK");
     }
 
     #[tokio::test(start_paused = true)]

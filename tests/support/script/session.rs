@@ -82,6 +82,12 @@ struct Bodies {
     none: bool,
 }
 
+impl Bodies {
+    const fn are_odd(self) -> bool {
+        self.literal != 0 || self.instead.is_some() || self.none
+    }
+}
+
 type Words<'a> = &'a [Vec<u8>];
 /// The text of the tagged OK, or `NO …` or `BAD …`.
 type Outcome = Result<String, String>;
@@ -91,9 +97,10 @@ impl Session<'_> {
         let manner = &self.server.manner;
         let code = if manner.tells { format!("[CAPABILITY {}] ", manner.before) } else { String::new() };
         let mut reply = Reply { tagged: format!("* OK {code}ready\r\n").into(), ..Reply::default() };
-        if let Some(what) = self.server.deviation("GREETING") {
+        if let Some((which, what)) = self.server.deviation("GREETING", false) {
             reply.deviate(&what, "*");
-            self.at_end = matches!(what, What::Close | What::Bye(_));
+            self.server.strike(which);
+            self.at_end = matches!(what, What::Close | What::Bye(_) | What::Cut(_));
         }
         self.send(vec![reply]).await
     }
@@ -162,11 +169,10 @@ impl Session<'_> {
     }
 
     async fn reply(&mut self, command: &Command, text: &str) -> io::Result<Reply> {
-        let deviation = self.server.deviation(text);
-        if let Some(What::Act(act)) = &deviation
-            && let Some(account) = self.account
-        {
+        let (which, deviation) = self.server.deviation(text, self.account.is_some()).unzip();
+        if let (Some(which), Some(What::Act(act)), Some(account)) = (which, &deviation, self.account) {
             act(&mut self.server.state().accounts[account]);
+            self.server.strike(which);
         }
         let mut reply = Reply::default();
         if self.change(|mailbox, selected| mailbox.uid_validity != selected.uid_validity) == Some(true) {
@@ -175,6 +181,7 @@ impl Session<'_> {
             self.at_end = true;
             return Ok(reply);
         }
+        let mut comes_of_it = !matches!(deviation, Some(What::Act(_)));
         let bodies = match &deviation {
             Some(What::Literal(by)) => Bodies { literal: *by, ..Bodies::default() },
             Some(What::Body(text)) => Bodies { instead: Some(text), ..Bodies::default() },
@@ -183,6 +190,8 @@ impl Session<'_> {
         };
         if !matches!(deviation, Some(What::Say(_) | What::No(_) | What::Bad(_) | What::Bye(_) | What::Close)) {
             let outcome = self.obey(command, &mut reply, bodies).await?;
+            // There is no body of a message that has gone.
+            comes_of_it &= !bodies.are_odd() || !reply.data.is_empty();
             if text.get(..4).is_some_and(|uid| uid.eq_ignore_ascii_case("UID ")) || text.eq_ignore_ascii_case("NOOP") {
                 self.news(&mut reply);
             }
@@ -195,6 +204,9 @@ impl Session<'_> {
             reply.deviate(&what, &command.tag);
             self.at_end |= matches!(what, What::Bye(_) | What::Close | What::Cut(_));
             self.mute |= matches!(what, What::Stall(_));
+        }
+        if let Some(which) = which.filter(|_| comes_of_it) {
+            self.server.strike(which);
         }
         Ok(reply)
     }
