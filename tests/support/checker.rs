@@ -1,6 +1,7 @@
 //! The judge of a run: what was delivered, shown, deleted and promised, against what is left. It knows nothing of popgate and
 //! of IMAP, only what a mailbox owes to its user, and takes every doubt for the gateway: a deletion that was asked for and
-//! not confirmed may have happened or not. The idea is Jepsen's: operations that are done, failed, or unknown.
+//! not confirmed may have happened or not, until its session is over. The idea is Jepsen's: operations that are done, failed,
+//! or unknown.
 //!
 //! Events are told in the order in which they happened; messages have ids of the teller's choice, unique over all users.
 
@@ -9,9 +10,13 @@ use std::{
     fmt,
 };
 
+use super::chat::beginning;
+
 /// All that happened, in order.
 #[derive(Default)]
 pub(crate) struct History {
+    /// What is flagged `\Deleted` need not be listed.
+    hides: bool,
     /// Counts events: the time.
     now: u64,
     messages: BTreeMap<u64, Delivery>,
@@ -30,8 +35,12 @@ struct Delivery {
     removed: Option<u64>,
     /// When QUITs that may delete it were sent, and in which sessions.
     risked: BTreeMap<usize, u64>,
-    /// Another actor has flagged it so that it need not be listed.
-    hidden: bool,
+    /// It is flagged `\Deleted` by somebody who may, so that it goes when another actor purges the mailbox.
+    doomed: bool,
+    /// It may be flagged `\Seen`: another actor has done it, or it was retrieved.
+    seen: bool,
+    /// How many octets it has, and how many the server says that it has.
+    sizes: Option<(u64, u64)>,
     /// When a QUIT that deletes it was answered `+OK`.
     confirmed: Option<u64>,
 }
@@ -50,7 +59,7 @@ pub(crate) enum Quit {
     Done,
     /// With `-ERR`: some may be gone.
     Refused,
-    /// With `-ERR` and the promise that nothing was deleted.
+    /// With `-ERR` and the promise that nothing was deleted; or it was not said to its end, or not read.
     Nothing,
     Unanswered,
 }
@@ -74,6 +83,10 @@ pub(crate) enum Kind {
     Unlisted,
     /// Said to be gone by nobody's doing.
     FalselyGone,
+    /// Flagged `\Deleted` or `\Seen` by nobody who may.
+    Flagged,
+    /// Said to have another size than it has, or the maildrop another number of messages.
+    Misstated,
     /// Said to be the password's fault.
     FalselyDenied,
     /// A client that comes to no end although nothing is wrong any more.
@@ -92,6 +105,11 @@ pub(crate) struct Finding {
 pub(crate) struct SessionId(usize);
 
 impl History {
+    /// `hides`: what is flagged `\Deleted` need not be listed.
+    pub(crate) fn new(hides: bool) -> Self {
+        Self { hides, ..Self::default() }
+    }
+
     /// A message arrives; `shown` is what RETR must make of it.
     pub(crate) fn delivered(&mut self, id: u64, user: &str, shown: Vec<u8>) {
         let at = self.tick();
@@ -101,7 +119,9 @@ impl History {
             at,
             removed: None,
             risked: BTreeMap::new(),
-            hidden: false,
+            doomed: false,
+            seen: false,
+            sizes: None,
             confirmed: None,
         };
         let before = self.messages.insert(id, delivery);
@@ -122,10 +142,45 @@ impl History {
         self.names.get(&(user.to_owned(), unique_id.to_owned())).copied()
     }
 
+    /// So many octets a message has, and so many the server says that it has.
+    pub(crate) fn sized(&mut self, id: u64, octets: u64, reported: u64) {
+        self.messages.get_mut(&id).unwrap().sizes = Some((octets, reported));
+    }
+
     /// Another actor removes a message, or has begun to.
     pub(crate) fn removed(&mut self, id: u64) {
         let at = self.tick();
         self.messages.get_mut(&id).unwrap().removed.get_or_insert(at);
+    }
+
+    /// Another actor has flagged a message `\Deleted`.
+    pub(crate) fn doomed(&mut self, id: u64) {
+        self.messages.get_mut(&id).unwrap().doomed = true;
+    }
+
+    /// Another actor removes a message because it is flagged `\Deleted`, whoever has done that.
+    pub(crate) fn purged(&mut self, id: u64) {
+        self.flagged(id, "\\Deleted");
+        self.removed(id);
+    }
+
+    /// A message may be flagged `\Seen` from now on.
+    pub(crate) fn seen(&mut self, id: u64) {
+        if let Some(message) = self.messages.get_mut(&id) {
+            message.seen = true;
+        }
+    }
+
+    /// A message is found to have this flag.
+    pub(crate) fn flagged(&mut self, id: u64, flag: &str) {
+        let Some(message) = self.messages.get(&id) else { return };
+        let right = match flag {
+            "\\Deleted" => message.doomed || !message.risked.is_empty(),
+            _ => message.seen,
+        };
+        if !right {
+            self.find(Kind::Flagged, format!("{id} of {} is flagged {flag} by nobody who may", message.user));
+        }
     }
 
     /// A client is about to log in.
@@ -156,7 +211,8 @@ impl History {
             ids.push(id);
         }
         for (id, message) in self.messages.iter().filter(|(_, message)| message.user == user && message.at < began) {
-            let may_be_gone = message.removed.is_some() || !message.risked.is_empty() || message.hidden;
+            let hidden = self.hides && message.doomed;
+            let may_be_gone = message.removed.is_some() || !message.risked.is_empty() || hidden;
             if !may_be_gone && !ids.contains(id) {
                 found.push((Kind::Unlisted, format!("{id} of {user} is there and not in a listing")));
             }
@@ -165,11 +221,59 @@ impl History {
         ids
     }
 
+    /// … where nothing else happens, and these messages are there.
+    pub(crate) fn compared(&mut self, session: SessionId, listed: &[u64], there: &[u64]) {
+        let user = self.sessions[session.0].user.clone();
+        for id in there.iter().filter(|id| !listed.contains(id)) {
+            self.find(Kind::Unlisted, format!("{id} of {user} is there at the end and not in a listing"));
+        }
+        for id in listed.iter().filter(|id| !there.contains(id)) {
+            self.find(Kind::Phantom, format!("{id} of {user} is listed at the end and not there"));
+        }
+    }
+
+    /// LIST was answered to its final dot, where UIDL names these messages.
+    pub(crate) fn measured(&mut self, session: SessionId, ids: &[u64], sizes: &[u64]) {
+        let reported: Option<Vec<u64>> = ids.iter().map(|id| self.reported(*id)).collect();
+        if reported.is_some_and(|reported| reported != sizes) {
+            let user = &self.sessions[session.0].user;
+            self.find(Kind::Misstated, format!("the messages {ids:?} of {user} are said to have {sizes:?} octets"));
+        }
+    }
+
+    /// STAT was answered with so many messages and octets, where UIDL names these messages.
+    pub(crate) fn summed(&mut self, session: SessionId, ids: &[u64], count: u64, octets: u64) {
+        let reported: Option<u64> = ids.iter().map(|id| self.reported(*id)).sum();
+        if reported.is_some_and(|reported| (ids.len() as u64, reported) != (count, octets)) {
+            let user = &self.sessions[session.0].user;
+            self.find(Kind::Misstated, format!("{ids:?} of {user} are said to be {count} of {octets} octets"));
+        }
+    }
+
+    /// RETR announced so many octets, and was answered to its final dot.
+    pub(crate) fn announced(&mut self, session: SessionId, id: u64, octets: u64) {
+        let sizes = self.messages.get(&id).and_then(|message| message.sizes);
+        if sizes.is_some_and(|(right, _)| right != octets) {
+            let user = &self.sessions[session.0].user;
+            self.find(Kind::Misstated, format!("{id} of {user} is announced with {octets} octets"));
+        }
+    }
+
     /// RETR was answered to its final dot.
     pub(crate) fn fetched(&mut self, session: SessionId, id: u64, octets: &[u8]) {
+        self.shown(session, id, octets, |shown| shown);
+    }
+
+    /// TOP with so many lines was answered to its final dot.
+    pub(crate) fn peeked(&mut self, session: SessionId, id: u64, lines: usize, octets: &[u8]) {
+        self.shown(session, id, octets, |shown| beginning(shown, lines));
+    }
+
+    /// These octets were shown as what `part` makes of a message.
+    fn shown(&mut self, session: SessionId, id: u64, octets: &[u8], part: impl Fn(&[u8]) -> &[u8]) {
         let user = &self.sessions[session.0].user;
         let message = self.messages.get(&id).filter(|message| message.user == *user);
-        if message.is_some_and(|message| message.shown == octets) {
+        if message.is_some_and(|message| part(&message.shown) == octets) {
             return;
         }
         let others = self.messages.values().find(|other| other.user != *user && shares(&other.shown, octets));
@@ -180,23 +284,9 @@ impl History {
         self.find(kind, what);
     }
 
-    /// TOP was answered to its final dot: with the beginning of a message that ends with a line.
-    pub(crate) fn peeked(&mut self, session: SessionId, id: u64, octets: &[u8]) {
-        let user = &self.sessions[session.0].user;
-        let begins = |message: &Delivery| message.user == *user && message.shown.starts_with(octets);
-        if !(self.messages.get(&id).is_some_and(begins) && octets.ends_with(b"\r\n")) {
-            self.fetched(session, id, octets);
-        }
-    }
-
     /// A client with the right password was told that it is wrong.
     pub(crate) fn accused(&mut self, session: SessionId, reply: &str) {
         self.find(Kind::FalselyDenied, format!("{} was told: {reply}", self.sessions[session.0].user));
-    }
-
-    /// Another actor has flagged a message `\Deleted` where such messages are not shown.
-    pub(crate) fn hidden(&mut self, id: u64) {
-        self.messages.get_mut(&id).unwrap().hidden = true;
     }
 
     /// A client was told that a message has been removed by another.
@@ -251,6 +341,16 @@ impl History {
         }
     }
 
+    /// A session is over, and so is all that it has asked of the server. What is there now, the flagged ones `\Deleted`, is
+    /// not at risk from it any more: nothing is ever finished later.
+    pub(crate) fn over(&mut self, session: SessionId, there: &[(u64, bool)]) {
+        for (id, flagged) in there {
+            let Some(message) = self.messages.get_mut(id) else { continue };
+            let risked = message.risked.remove(&session.0).is_some();
+            message.doomed |= risked && *flagged;
+        }
+    }
+
     /// A client has come to no end, or not to the one it should have come to.
     pub(crate) fn stuck(&mut self, who: &str) {
         self.find(Kind::Stuck, who.to_owned());
@@ -292,6 +392,11 @@ impl History {
         self.findings
     }
 
+    /// How large the server says that a message is.
+    fn reported(&self, id: u64) -> Option<u64> {
+        self.messages.get(&id)?.sizes.map(|(_, reported)| reported)
+    }
+
     fn find(&mut self, kind: Kind, what: String) {
         self.findings.push(Finding { kind, what });
     }
@@ -316,183 +421,4 @@ impl fmt::Display for Finding {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Tim has messages 1 to 3, Ann has 4. Tim has logged in.
-    fn history() -> (History, SessionId) {
-        let mut history = History::default();
-        for (id, user) in [(1, "tim"), (2, "tim"), (3, "tim"), (4, "ann")] {
-            history.delivered(id, user, shown(id));
-            history.named(id, &format!("u{id}"));
-        }
-        let tim = history.began("tim");
-        (history, tim)
-    }
-
-    fn shown(id: u64) -> Vec<u8> {
-        format!("X-Id: {id}\r\n\r\nBody\r\n").into_bytes()
-    }
-
-    fn all() -> Vec<(&'static str, Vec<u64>)> {
-        vec![("tim", vec![1, 2, 3]), ("ann", vec![4])]
-    }
-
-    /// The kinds of what is found when that happens and this is left.
-    fn found(happens: impl FnOnce(&mut History, SessionId), tims: &[u64]) -> Vec<Kind> {
-        let (mut history, tim) = history();
-        happens(&mut history, tim);
-        history.check(&[("tim", tims.to_vec()), ("ann", vec![4])]).into_iter().map(|finding| finding.kind).collect()
-    }
-
-    fn quit(history: &mut History, session: SessionId, ids: &[u64], answer: Quit) {
-        ids.iter().for_each(|id| history.deleted(session, *id));
-        history.quitting(session);
-        history.quit(session, answer);
-    }
-
-    #[test]
-    fn a_good_session_is_good() {
-        let happens = |history: &mut History, tim: SessionId| {
-            assert_eq!(history.listed(tim, &["u1", "u2", "u3"]), [1, 2, 3]);
-            history.fetched(tim, 1, &shown(1));
-            quit(history, tim, &[1], Quit::Done);
-            let again = history.began("tim");
-            history.listed(again, &["u2", "u3"]);
-            assert_eq!(history.deletions(), (1, 0));
-        };
-        assert_eq!(found(happens, &[2, 3]), []);
-    }
-
-    #[test]
-    fn lost() {
-        assert_eq!(found(|_, _| {}, &[1, 3]), [Kind::Lost]);
-        // DELE alone, DELE and RSET, and QUIT alone remove nothing (RFC 1939 §6).
-        assert_eq!(found(|history, tim| history.deleted(tim, 2), &[1, 3]), [Kind::Lost]);
-        let reset = |history: &mut History, tim| {
-            history.deleted(tim, 2);
-            history.reset(tim);
-            quit(history, tim, &[1], Quit::Done);
-        };
-        assert_eq!(found(reset, &[3]), [Kind::Lost]);
-        assert_eq!(found(|history, tim| quit(history, tim, &[], Quit::Done), &[1, 3]), [Kind::Lost]);
-        // What is deleted once QUIT has been sent is too late.
-        let late = |history: &mut History, tim| {
-            quit(history, tim, &[], Quit::Done);
-            history.deleted(tim, 2);
-        };
-        assert_eq!(found(late, &[1, 3]), [Kind::Lost]);
-        assert_eq!(found(|history, _| history.removed(2), &[1, 3]), []);
-        // A promise, and a DELE that was refused behind the QUIT.
-        assert_eq!(found(|history, tim| quit(history, tim, &[2], Quit::Nothing), &[1, 3]), [Kind::Lost]);
-        let refused = |history: &mut History, tim| {
-            history.deleted(tim, 2);
-            history.quitting(tim);
-            history.refused(tim, 2);
-            history.quit(tim, Quit::Done);
-        };
-        assert_eq!(found(refused, &[1, 3]), [Kind::Lost]);
-        for answer in [Quit::Refused, Quit::Unanswered] {
-            for left in [&[1, 2, 3][..], &[1, 3]] {
-                assert_eq!(found(|history, tim| quit(history, tim, &[2], answer), left), [], "{answer:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn zombie() {
-        assert_eq!(found(|history, tim| quit(history, tim, &[2], Quit::Done), &[1, 2, 3]), [Kind::Zombie]);
-        let again = |history: &mut History, tim| {
-            let meanwhile = history.began("tim");
-            quit(history, tim, &[2], Quit::Done);
-            history.listed(meanwhile, &["u1", "u2", "u3"]);
-            let later = history.began("tim");
-            history.listed(later, &["u1", "u2", "u3"]);
-        };
-        assert_eq!(found(again, &[1, 3]), [Kind::Zombie]);
-    }
-
-    #[test]
-    fn phantom() {
-        assert_eq!(found(|_, _| {}, &[1, 2, 3, 5]), [Kind::Phantom]);
-        assert_eq!(found(|_, _| {}, &[1, 2, 3, 3]), [Kind::Phantom]);
-        assert_eq!(found(|_, _| {}, &[1, 2, 3, 4])[0], Kind::Phantom);
-        let listed = |history: &mut History, tim| {
-            history.listed(tim, &["u1", "u2", "u3", "u4"]);
-        };
-        assert_eq!(found(listed, &[1, 2, 3]), [Kind::Phantom]);
-    }
-
-    #[test]
-    fn truncated() {
-        for octets in [&shown(1)[..10], b"", &shown(2), &[shown(1), shown(1)].concat()] {
-            assert_eq!(found(|history, tim| history.fetched(tim, 1, octets), &[1, 2, 3]), [Kind::Truncated]);
-        }
-        for (octets, kinds) in
-            [(&shown(1)[..9], &[][..]), (&shown(1)[..10], &[Kind::Truncated]), (&shown(2), &[Kind::Truncated])]
-        {
-            assert_eq!(found(|history, tim| history.peeked(tim, 1, octets), &[1, 2, 3]), kinds);
-        }
-    }
-
-    #[test]
-    fn foreign() {
-        assert_eq!(found(|history, tim| history.fetched(tim, 1, &shown(4)), &[1, 2, 3]), [Kind::Foreign]);
-        let mixed = [&shown(1)[..], &shown(4)[..9]].concat();
-        assert_eq!(found(|history, tim| history.fetched(tim, 1, &mixed), &[1, 2, 3]), [Kind::Foreign]);
-        assert_eq!(found(|history, tim| history.fetched(tim, 4, &shown(4)), &[1, 2, 3])[0], Kind::Foreign);
-    }
-
-    #[test]
-    fn uidl_conflict() {
-        assert_eq!(found(|history, _| history.named(1, "u2"), &[1, 2, 3]), [Kind::UidlConflict]);
-        let listed = |history: &mut History, tim| {
-            history.listed(tim, &["u1", "u2", "u2", "u3"]);
-        };
-        assert_eq!(found(listed, &[1, 2, 3]), [Kind::UidlConflict]);
-        // Another user may have the same.
-        assert_eq!(found(|history, _| history.named(4, "u2"), &[1, 2, 3]), []);
-    }
-
-    #[test]
-    fn unlisted() {
-        let short = |history: &mut History, tim| {
-            history.listed(tim, &["u1", "u3"]);
-        };
-        assert_eq!(found(short, &[1, 2, 3]), [Kind::Unlisted]);
-        let new = |history: &mut History, tim| {
-            history.removed(1);
-            history.delivered(7, "tim", shown(7));
-            history.listed(tim, &["u2", "u3"]);
-        };
-        assert_eq!(found(new, &[2, 3, 7]), []);
-        let hidden = |history: &mut History, tim| {
-            history.hidden(1);
-            history.listed(tim, &["u2", "u3"]);
-        };
-        assert_eq!(found(hidden, &[1, 2, 3]), []);
-        assert_eq!(found(hidden, &[2, 3]), [Kind::Lost]);
-    }
-
-    #[test]
-    fn falsely_gone() {
-        assert_eq!(found(|history, tim| history.told_gone(tim, 2), &[1, 2, 3]), [Kind::FalselyGone]);
-        let gone = |history: &mut History, tim| {
-            history.removed(2);
-            history.told_gone(tim, 2);
-        };
-        assert_eq!(found(gone, &[1, 3]), []);
-    }
-
-    #[test]
-    fn falsely_denied() {
-        assert_eq!(found(|history, tim| history.accused(tim, "-ERR [AUTH]"), &[1, 2, 3]), [Kind::FalselyDenied]);
-    }
-
-    #[test]
-    fn stuck() {
-        assert_eq!(found(|history, _| history.stuck("tim's last session"), &[1, 2, 3]), [Kind::Stuck]);
-        let (history, _) = history();
-        assert_eq!(history.check(&all()), []);
-    }
-}
+mod tests;

@@ -3,8 +3,6 @@
 
 use std::sync::{Arc, OnceLock, atomic::Ordering::Relaxed};
 
-use popgate::upstream::imap::Deleted;
-
 use super::{chance::Chance, world::Shared};
 use crate::support::{
     chat::stuffed,
@@ -54,8 +52,8 @@ pub(super) fn act(deed: Deed, which: u64, user: &str, inbox: &mut Mailbox, share
     match (deed, chosen) {
         (Deed::Deliver, _) => {
             let number = shared.deliveries.fetch_add(1, Relaxed) + 1;
-            let octets = message(number, &mut Chance::new(number ^ shared.seed << 20));
-            let shown = stuffed(&octets);
+            let octets = message(number, shared.plan.large, &mut Chance::new(number ^ shared.seed << 20));
+            let (shown, length) = (stuffed(&octets), octets.len() as u64);
             let uid = inbox.deliver(Content::new(octets));
             // Some servers do not know how large a message is.
             if which.is_multiple_of(10)
@@ -63,26 +61,28 @@ pub(super) fn act(deed: Deed, which: u64, user: &str, inbox: &mut Mailbox, share
             {
                 message.reported = message.reported.saturating_add_signed(which as i64 - 45).max(1);
             }
+            let reported = inbox.message(uid).map_or(length, |message| message.reported);
             shared.history(|history| {
                 history.delivered(number, user, shown);
+                history.sized(number, length, reported);
                 history.named(number, &shared.plan.options.unique_id(validity, uid));
             });
         }
         (Deed::Flag, Some(uid)) => {
             inbox.flag(uid, "\\Flagged");
             inbox.flag(uid, "\\Seen");
+            let id = id(uid);
+            shared.history(|history| history.seen(id));
         }
         (Deed::Doom, Some(uid)) => {
-            if shared.plan.options.deleted == Deleted::Hide {
-                let id = id(uid);
-                shared.history(|history| history.hidden(id));
-            }
+            let id = id(uid);
+            shared.history(|history| history.doomed(id));
             inbox.flag(uid, "\\Deleted");
         }
         (Deed::Purge, _) => {
             for message in inbox.messages.iter().filter(|message| message.has("\\Deleted")) {
                 let id = id(message.uid);
-                shared.history(|history| history.removed(id));
+                shared.history(|history| history.purged(id));
             }
             inbox.messages.retain(|message| !message.has("\\Deleted"));
         }
@@ -105,19 +105,19 @@ pub(super) fn act(deed: Deed, which: u64, user: &str, inbox: &mut Mailbox, share
     }
 }
 
-/// A message that says which one it is.
-fn message(number: u64, chance: &mut Chance) -> Vec<u8> {
+/// A message that says which one it is; so many in a hundred are large.
+fn message(number: u64, large: u64, chance: &mut Chance) -> Vec<u8> {
     static ODD: OnceLock<[Vec<Vec<u8>>; 2]> = OnceLock::new();
-    let [small, large] = ODD.get_or_init(|| {
+    let [small, huge] = ODD.get_or_init(|| {
         let octets = messages::odd().into_iter().map(|sample| sample.octets);
         let (small, large): (Vec<_>, Vec<_>) =
-            octets.filter(|octets| octets.len() < 80_000).partition(|octets| octets.len() < 3_000);
+            octets.filter(|octets| octets.len() < 400_000).partition(|octets| octets.len() < 3_000);
         [small, large]
     });
     let mut octets = format!("X-Id: {number}\r\n").into_bytes();
     match chance.below(100) {
-        0..=2 => octets.extend(chance.pick(large)),
-        3..=50 => octets.extend(chance.pick(small)),
+        lot if lot < large => octets.extend(chance.pick(huge)),
+        ..=50 => octets.extend(chance.pick(small)),
         _ => octets.extend(messages::ordinary(&format!("number {number}"), chance.below(20) as usize)),
     }
     octets

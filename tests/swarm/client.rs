@@ -48,10 +48,20 @@ pub(super) struct Client<'a> {
     pub(super) temper: Temper,
     pub(super) chance: Chance,
     pub(super) shared: &'a Shared,
+    /// What there is, where nobody changes it any more.
+    pub(super) inbox: Option<Vec<u64>>,
+    /// Once it is about to log in.
+    pub(super) session: Option<SessionId>,
 }
 
-/// The line ended, or the client has hung up.
-pub(super) struct Gone;
+/// Why there is no line any more.
+#[derive(Clone, Copy)]
+pub(super) enum Gone {
+    /// The client has hung up.
+    Left,
+    /// popgate has ended it.
+    Ended,
+}
 
 impl Client<'_> {
     /// One session. `Ok(true)`: everything was as it should be when nothing is wrong.
@@ -59,6 +69,7 @@ impl Client<'_> {
         self.hear().await?;
         self.ask(&format!("USER {}", self.user)).await?;
         let session = self.shared.history(|history| history.began(self.user));
+        self.session = Some(session);
         let reply = self.ask("PASS secret").await?;
         if !reply.starts_with("+OK") {
             if reply.contains("[AUTH]") {
@@ -126,47 +137,86 @@ impl Client<'_> {
     }
 
     async fn list(&mut self, session: SessionId) -> Result<Vec<u64>, Gone> {
+        let (mut stat, mut sizes) = (None, None);
         if self.chance.percent(30) {
-            self.ask("STAT").await?;
+            let reply = self.ask("STAT").await?;
+            let mut numbers = reply.split(' ').skip(1).map_while(|number| number.parse().ok());
+            stat = numbers.next().zip(numbers.next());
             if self.ask("LIST").await?.starts_with("+OK") {
-                self.body().await?;
+                sizes =
+                    Some(second_words(&self.body().await?).iter().flat_map(|size| size.parse()).collect::<Vec<_>>());
             }
         }
         if !self.ask("UIDL").await?.starts_with("+OK") {
-            return Err(Gone);
+            return Err(Gone::Left);
         }
-        let body = self.body().await?;
-        let text = String::from_utf8_lossy(&body);
-        let unique_ids: Vec<&str> = text.lines().filter_map(|line| line.split(' ').nth(1)).collect();
-        Ok(self.shared.history(|history| history.listed(session, &unique_ids)))
+        let unique_ids = second_words(&self.body().await?);
+        let unique_ids: Vec<&str> = unique_ids.iter().map(String::as_str).collect();
+        Ok(self.shared.history(|history| {
+            let ids = history.listed(session, &unique_ids);
+            if let Some((count, octets)) = stat {
+                history.summed(session, &ids, count, octets);
+            }
+            if let Some(sizes) = &sizes {
+                history.measured(session, &ids, sizes);
+            }
+            if let Some(inbox) = &self.inbox {
+                history.compared(session, &ids, inbox);
+            }
+            ids
+        }))
     }
 
     /// Whether the message came whole.
     async fn retr(&mut self, session: SessionId, number: usize, id: u64) -> Result<bool, Gone> {
         self.say(format!("RETR {number}\r\n").as_bytes()).await?;
-        self.message(session, id).await
+        let heard = self.message(session, id).await;
+        self.may_be_seen(heard, &[id]);
+        heard
     }
 
     /// Hears what RETR is answered.
     async fn message(&mut self, session: SessionId, id: u64) -> Result<bool, Gone> {
         let reply = self.hear().await?;
-        if !reply.starts_with("+OK") {
-            if reply.contains("removed by another client") {
-                self.shared.history(|history| history.told_gone(session, id));
-            }
+        if !self.granted(session, id, &reply) {
             return Ok(false);
         }
         let body = self.body().await?;
-        self.shared.history(|history| history.fetched(session, id, &body));
+        self.shared.history(|history| {
+            history.fetched(session, id, &body);
+            history.announced(session, id, reply.split(' ').nth(1).and_then(|octets| octets.parse().ok()).unwrap_or(0));
+        });
         self.shared.count(|counts| counts.fetches += 1);
         Ok(true)
     }
 
+    /// After RETR of the first of these messages, and of the others where they were asked for in one piece. What popgate had
+    /// handed over to the line when the client left it was sent, for all that popgate knows; what it broke off was not.
+    fn may_be_seen(&self, heard: Result<bool, Gone>, ids: &[u64]) {
+        let sent = match heard {
+            Ok(true) => &ids[..1],
+            Err(Gone::Left) => ids,
+            Ok(false) | Err(Gone::Ended) => &[],
+        };
+        if self.shared.plan.marks {
+            self.shared.history(|history| sent.iter().for_each(|id| history.seen(*id)));
+        }
+    }
+
+    /// Whether a message follows this reply to RETR or TOP.
+    fn granted(&self, session: SessionId, id: u64, reply: &str) -> bool {
+        if reply.contains("removed by another client") {
+            self.shared.history(|history| history.told_gone(session, id));
+        }
+        reply.starts_with("+OK")
+    }
+
     async fn top(&mut self, session: SessionId, number: usize, id: u64) -> Result<(), Gone> {
         let lines = self.chance.pick(&[0, 5, 100, 99_999_999]);
-        if self.ask(&format!("TOP {number} {lines}")).await?.starts_with("+OK") {
+        let reply = self.ask(&format!("TOP {number} {lines}")).await?;
+        if self.granted(session, id, &reply) {
             let body = self.body().await?;
-            self.shared.history(|history| history.peeked(session, id, &body));
+            self.shared.history(|history| history.peeked(session, id, lines, &body));
             self.shared.count(|counts| counts.peeks += 1);
         }
         Ok(())
@@ -181,25 +231,27 @@ impl Client<'_> {
     }
 
     async fn quit(&mut self, session: SessionId) -> Result<Quit, Gone> {
-        if self.temper.patience == Some(0) {
-            self.say(b"QUIT\r\n").await?; // Half of it: that is no QUIT.
-        }
         self.shared.history(|history| history.quitting(session));
         let said = self.say(b"QUIT\r\n").await;
-        self.farewell(session, said).await
+        if said.is_err() {
+            // Not all of it: that is no QUIT.
+            self.shared.history(|history| history.quit(session, Quit::Nothing));
+        }
+        said?;
+        self.farewell(session).await
     }
 
-    async fn farewell(&mut self, session: SessionId, said: Result<(), Gone>) -> Result<Quit, Gone> {
-        let heard = match said {
-            Ok(()) if self.temper.patience.is_some() && self.chance.percent(50) => Err(Gone),
-            Ok(()) => self.hear().await,
-            Err(gone) => Err(gone),
+    /// QUIT has been said.
+    async fn farewell(&mut self, session: SessionId) -> Result<Quit, Gone> {
+        let heard = match self.temper.patience {
+            Some(_) if self.chance.percent(50) => Err(Gone::Left),
+            _ => self.hear().await,
         };
         let answer = match &heard {
             Ok(reply) if reply.starts_with("+OK") => Quit::Done,
             Ok(reply) if reply.contains("nothing deleted") => Quit::Nothing,
             Ok(_) => Quit::Refused,
-            Err(Gone) => Quit::Unanswered,
+            Err(_) => Quit::Unanswered,
         };
         self.shared.history(|history| history.quit(session, answer));
         heard.map(|_| answer)
@@ -220,7 +272,7 @@ impl Client<'_> {
             }
         });
         // It reads while it writes, or two full lines would wait for one another.
-        let mut writer = self.writer.take().ok_or(Gone)?;
+        let mut writer = self.writer.take().ok_or(Gone::Left)?;
         let write = async {
             let _ = writer.write_all(commands.as_bytes()).await;
             pending::<()>().await;
@@ -231,16 +283,29 @@ impl Client<'_> {
             () = write => Ok(()),
         };
         self.writer = Some(writer);
-        match quits {
-            true => self.farewell(session, heard).await.map(|answer| answer == Quit::Done),
-            false => heard.map(|()| false),
+        match (heard, quits) {
+            (Ok(()), true) => self.farewell(session).await.map(|answer| answer == Quit::Done),
+            (Ok(()), false) => Ok(false),
+            (Err(gone), true) => {
+                // Nothing is changed before everything that the client is owed has been handed over. So popgate has not come to
+                // the QUIT if it has ended the line before that: a message that breaks off ends the session, whatever was
+                // said behind it.
+                let answer = if matches!(gone, Gone::Ended) { Quit::Nothing } else { Quit::Unanswered };
+                self.shared.history(|history| history.quit(session, answer));
+                Err(gone)
+            }
+            (Err(gone), false) => Err(gone),
         }
     }
 
     async fn pipelined(&mut self, session: SessionId, ids: &[u64]) -> Result<(), Gone> {
-        for id in ids {
-            self.message(session, *id).await?;
-            if !self.hear().await?.starts_with("+OK") {
+        for (index, id) in ids.iter().enumerate() {
+            let heard = self.message(session, *id).await;
+            self.may_be_seen(heard, &ids[index..]);
+            heard?;
+            let deleted = self.hear().await;
+            self.may_be_seen(deleted.as_ref().map(|_| false).map_err(|gone| *gone), &ids[index..]);
+            if !deleted?.starts_with("+OK") {
                 self.shared.history(|history| history.refused(session, *id));
             }
         }
@@ -254,12 +319,12 @@ impl Client<'_> {
 
     async fn say(&mut self, octets: &[u8]) -> Result<(), Gone> {
         let waited = self.wait().await;
-        let writer = self.writer.as_mut().ok_or(Gone)?;
+        let writer = self.writer.as_mut().ok_or(Gone::Left)?;
         if waited.is_err() {
             let _ = writer.write_all(&octets[..octets.len() / 2]).await;
-            return Err(Gone);
+            return Err(Gone::Left);
         }
-        writer.write_all(octets).await.map_err(|_| Gone)
+        writer.write_all(octets).await.map_err(|_| Gone::Ended)
     }
 
     /// The next line, without its end.
@@ -286,14 +351,14 @@ impl Client<'_> {
         self.wait().await?;
         match self.reader.read_until(b'\n', line).await {
             Ok(1..) if line.ends_with(b"\n") => Ok(()),
-            _ => Err(Gone),
+            _ => Err(Gone::Ended),
         }
     }
 
     /// Before each line: time passes, and patience with it.
     async fn wait(&mut self) -> Result<(), Gone> {
         if let Some(patience) = &mut self.temper.patience {
-            *patience = patience.checked_sub(1).ok_or(Gone)?;
+            *patience = patience.checked_sub(1).ok_or(Gone::Left)?;
         }
         if let Some((often, long)) = self.temper.slow
             && self.chance.percent(often)
@@ -302,4 +367,10 @@ impl Client<'_> {
         }
         Ok(())
     }
+}
+
+/// The second word of each line.
+fn second_words(lines: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(lines);
+    text.lines().filter_map(|line| line.split(' ').nth(1)).map(str::to_owned).collect()
 }

@@ -26,6 +26,8 @@ pub(super) struct Plan {
     pub(super) manner: Manner,
     /// Octets of room on a client's line, and on one to the server.
     pub(super) room: (usize, usize),
+    /// How many messages in a hundred are so large that popgate passes them on while they come.
+    pub(super) large: u64,
     /// The mailboxes are read-only.
     pub(super) read_only: bool,
     /// Flags that are not known may be stored.
@@ -39,6 +41,8 @@ pub(super) struct Plan {
     pub(super) accepts: bool,
     /// … and QUIT then removes, so that it goes into the history.
     pub(super) records: bool,
+    /// What is retrieved may be flagged `\Seen`.
+    pub(super) marks: bool,
 }
 
 /// What a configuration chooses. A new switch of the gateway has its place here and in [`Options::apply`].
@@ -115,6 +119,7 @@ impl Plan {
             clients: 1 + chance.below_one(&[1, 4, 10, 20, 49]),
             manner,
             room: (chance.pick(&[64, 1024, 65_536]), chance.pick(&[64, 1024, 65_536])),
+            large: chance.pick(&[2, 2, 2, 2, 30]),
             read_only,
             keywords: without.contains(&"MOVE") || chance.percent(90),
             tells_uid_next: chance.percent(90),
@@ -122,6 +127,7 @@ impl Plan {
             faults: chance.pick(&[0, 1, 3, 10, 30]),
             accepts: !read_only || options.on_delete == Some(OnDelete::Ignore),
             records: options.on_delete != Some(OnDelete::Ignore),
+            marks: options.seen != Seen::Never,
             options,
         }
     }
@@ -138,8 +144,8 @@ impl Plan {
     }
 }
 
-/// The commands that deviations begin with.
-const COMMANDS: [&str; 17] = [
+/// The commands that deviations concern, those before log-in first.
+const COMMANDS: [&str; 19] = [
     "GREETING",
     "CAPABILITY",
     "ID",
@@ -147,9 +153,11 @@ const COMMANDS: [&str; 17] = [
     "SELECT",
     "UID FETCH 1:*",
     "UID FETCH",
-    "UID FETCH 1 (BODY",
-    "UID FETCH 2 (BODY",
-    "UID FETCH 3 (BODY",
+    BODIES[0],
+    BODIES[1],
+    BODIES[2],
+    BODIES[3],
+    BODIES[4],
     "UID SEARCH",
     "UID STORE",
     "UID EXPUNGE",
@@ -159,15 +167,28 @@ const COMMANDS: [&str; 17] = [
     "LOGOUT",
 ];
 
+/// Those that ask for bodies: any of them, those of a message, those of two at once.
+const BODIES: [&str; 5] = ["UID FETCH ~", "UID FETCH ~1", "UID FETCH ~2", "UID FETCH ~3", GROUP];
+const GROUP: &str = "UID FETCH ~2,3";
+
 /// A fault of the server's: at which command, the how many-th, what, and what it is called.
 pub(super) fn fault(chance: &mut Chance, shared: &Arc<Shared>) -> (&'static str, usize, What, &'static str) {
     let on = chance.pick(&COMMANDS);
-    let nth = if chance.percent(3) { 0 } else { 1 + chance.below(20) as usize };
     let some = |chance: &mut Chance| chance.below_one(&[20, 200, 5_000, 80_000]);
     let kind = chance.below(20);
-    // A message whose size the server will not tell for anything is left out of the listing, by design.
-    let on = if on == "UID FETCH" && matches!(kind, 0 | 1 | 11 | 12) { "UID FETCH 4 (BODY" } else { on };
+    let on = match kind {
+        // A message whose size the server will not tell for anything is left out of the listing, by design.
+        0 | 1 | 11 | 12 if on == "UID FETCH" => BODIES[0],
+        14..=16 => chance.pick(&BODIES),
+        // Before log-in there is no mailbox to act at.
+        18.. if COMMANDS[..4].contains(&on) => "SELECT",
+        _ => on,
+    };
+    // Some do not come often.
+    let nth = if chance.percent(3) { 0 } else { 1 + chance.below(if BODIES.contains(&on) { 4 } else { 20 }) as usize };
     let (what, name) = match kind {
+        0 if on == GROUP => (What::No("no".into()), "NO to several bodies"),
+        1 if on == GROUP => (What::No("[UNAVAILABLE] later".into()), "NO to several bodies"),
         0 if on != "AUTHENTICATE" => (What::No("no".into()), "NO"),
         0 | 1 => (What::No("[UNAVAILABLE] later".into()), "NO [UNAVAILABLE]"),
         2 => (What::Bad("what".into()), "BAD"),

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use popgate::net::{Dial, Endpoint, Pending, Wire};
+use popgate::{
+    net::{Dial, Endpoint, Pending, Wire},
+    upstream::imap::Deleted,
+};
 use tokio::{
     io::BufReader,
     runtime,
@@ -26,7 +29,7 @@ use super::{
 use crate::support::{
     checker::{Finding, History},
     gate::Gate,
-    script::{Account, Mailbox, Server},
+    script::{Account, Mailbox, Message, Server},
 };
 
 /// What everybody in a simulation has.
@@ -80,12 +83,13 @@ pub(super) fn run(seed: u64, kept: bool) -> Outcome {
 async fn simulate(seed: u64, kept: bool) -> Outcome {
     let mut chance = Chance::new(seed);
     let plan = Plan::draw(&mut chance);
+    let hides = plan.options.deleted == Deleted::Hide;
     let shared = Arc::new(Shared {
         seed,
         plan,
         trace: Trace::new(kept),
         deliveries: AtomicU64::new(0),
-        history: Mutex::default(),
+        history: Mutex::new(History::new(hides)),
         counts: Mutex::default(),
     });
     let plan = &shared.plan;
@@ -121,10 +125,11 @@ async fn simulate(seed: u64, kept: bool) -> Outcome {
         let temper = Plan::temper(&mut chance);
         let user = chance.pick(&plan.users);
         let late = Duration::from_millis(chance.below(20_000));
-        let (gate, shared, chance) = (Arc::clone(&gate), Arc::clone(&shared), chance.fork());
+        let (gate, shared, server) = (Arc::clone(&gate), Arc::clone(&shared), server.clone());
+        let chance = chance.fork();
         tasks.push(tokio::spawn(async move {
             sleep(late).await;
-            converse(&gate, &shared, &user, temper, chance).await;
+            converse(&gate, &shared, &server, &user, temper, chance).await;
         }));
     }
     for user in plan.users.clone() {
@@ -148,7 +153,7 @@ async fn simulate(seed: u64, kept: bool) -> Outcome {
     *healed.lock().unwrap() = true;
     for user in &plan.users {
         let temper = Temper { behaviour: Behaviour::Finish, patience: None, slow: None };
-        if !converse(&gate, &shared, user, temper, chance.fork()).await {
+        if !converse(&gate, &shared, &server, user, temper, chance.fork()).await {
             shared.history(|history| history.stuck(&format!("{user}, when nothing was wrong any more")));
         }
     }
@@ -171,15 +176,27 @@ fn account(user: &str, plan: &Plan) -> Account {
 }
 
 /// One session, until popgate has done all that follows from it. Whether all was well.
-async fn converse(gate: &Gate, shared: &Shared, user: &str, temper: Temper, chance: Chance) -> bool {
+async fn converse(gate: &Gate, shared: &Shared, server: &Server, user: &str, temper: Temper, chance: Chance) -> bool {
     shared.count(|counts| counts.sessions += 1);
+    let inbox = (temper.behaviour == Behaviour::Finish).then(|| {
+        let shown = there(shared, server, user).into_iter();
+        let shown = shown.filter(|(_, flagged)| !(*flagged && shared.plan.options.deleted == Deleted::Hide));
+        shown.map(|(id, _)| id).collect()
+    });
     let (line, session) = gate.line();
     let session = tokio::spawn(session);
     let (reader, writer) = tokio::io::split(shared.trace.line("C", line.into_inner()));
-    let mut client = Client { reader: BufReader::new(reader), writer: Some(writer), user, temper, chance, shared };
+    let (reader, writer) = (BufReader::new(reader), Some(writer));
+    let mut client = Client { reader, writer, user, temper, chance, shared, inbox, session: None };
     let well = timeout(LONG, client.run()).await;
+    let told = client.session;
     drop(client);
     let over = timeout(LONG, session).await;
+    if let (Some(told), Ok(Ok(()))) = (told, &over) {
+        sleep(AFTERMATH).await;
+        let there = there(shared, server, user);
+        shared.history(|history| history.over(told, &there));
+    }
     match (&well, over) {
         (Err(_), _) => shared.history(|history| history.stuck(&format!("a client of {user}"))),
         (_, Err(_)) => shared.history(|history| history.stuck(&format!("a session of {user}, without its client"))),
@@ -189,18 +206,34 @@ async fn converse(gate: &Gate, shared: &Shared, user: &str, temper: Temper, chan
     matches!(well, Ok(Ok(true)))
 }
 
+/// The messages of a user's that POP3 is to show, and whether they are flagged `\Deleted`.
+fn there(shared: &Shared, server: &Server, user: &str) -> Vec<(u64, bool)> {
+    let all = all(shared, server, user).into_iter();
+    let shown = all.filter(|(_, message)| !message.has("$POP3Deleted"));
+    shown.map(|(id, message)| (id, message.has("\\Deleted"))).collect()
+}
+
+/// All messages of a user's; 0 is one that nobody has delivered.
+fn all(shared: &Shared, server: &Server, user: &str) -> Vec<(u64, Message)> {
+    let (validity, messages) =
+        server.with(user, "INBOX", |inbox| (inbox.uid_validity.unwrap_or_default(), inbox.messages.clone()));
+    shared.history(|history| {
+        let id = |uid| history.which(user, &shared.plan.options.unique_id(validity, uid)).unwrap_or_default();
+        messages.into_iter().map(|message| (id(message.uid), message)).collect()
+    })
+}
+
 fn judge(shared: &Shared, server: &Server, names: &[&'static str]) -> Outcome {
-    let history = std::mem::take(&mut *shared.history.lock().unwrap());
     let mut left = Vec::new();
     for user in &shared.plan.users {
-        let there = server.with(user, "INBOX", |inbox| {
-            let validity = inbox.uid_validity.unwrap_or_default();
-            let shown = inbox.messages.iter().filter(|message| !message.has("$POP3Deleted"));
-            shown.map(|message| shared.plan.options.unique_id(validity, message.uid)).collect::<Vec<_>>()
-        });
-        let ids = there.iter().map(|unique_id| history.which(user, unique_id).unwrap_or_default()).collect();
-        left.push((user.as_str(), ids));
+        for (id, message) in all(shared, server, user) {
+            for flag in ["\\Deleted", "\\Seen"].into_iter().filter(|flag| message.has(flag)) {
+                shared.history(|history| history.flagged(id, flag));
+            }
+        }
+        left.push((user.as_str(), there(shared, server, user).into_iter().map(|(id, _)| id).collect()));
     }
+    let history = std::mem::take(&mut *shared.history.lock().unwrap());
     let mut counts = std::mem::take(&mut *shared.counts.lock().unwrap());
     for (name, times) in names.iter().zip(server.struck()) {
         *counts.faults.entry(name).or_default() += times as u64;
@@ -241,5 +274,8 @@ impl Dial for Lines {
     }
 }
 
+/// When a session is over the server may still come to what it has read of it, within this time.
+const AFTERMATH: Duration = Duration::from_secs(60);
+
 /// Longer than anything that popgate and its clients wait for.
-const LONG: Duration = Duration::from_secs(200_000);
+const LONG: Duration = Duration::from_secs(20_000_000);

@@ -58,7 +58,11 @@ pub(crate) fn stuffed(octets: &[u8]) -> Vec<u8> {
 
 /// The same of a TOP reply: the header, the blank line and so many lines of the body.
 pub(crate) fn top(octets: &[u8], lines: usize) -> Vec<u8> {
-    let stuffed = stuffed(octets);
+    beginning(&stuffed(octets), lines).to_vec()
+}
+
+/// The same of a message as RETR shows it.
+pub(crate) fn beginning(stuffed: &[u8], lines: usize) -> &[u8] {
     let mut body_lines = None;
     let mut end = 0;
     for line in stuffed.split_inclusive(|octet| *octet == b'\n') {
@@ -72,7 +76,7 @@ pub(crate) fn top(octets: &[u8], lines: usize) -> Vec<u8> {
             Some(body_lines) => Some(body_lines + 1),
         };
     }
-    stuffed[..end].to_vec()
+    &stuffed[..end]
 }
 
 #[cfg(test)]

@@ -7,6 +7,6 @@ mod play;
 mod score;
 mod wire;
 
-pub(crate) use mail::{stuffed, top};
+pub(crate) use mail::{beginning, stuffed, top};
 pub(crate) use play::{Serve, play};
 pub(crate) use score::{Options, Score};
