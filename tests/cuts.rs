@@ -15,6 +15,7 @@
 #![allow(clippy::print_stdout, reason = "what was run is a test's result, too")]
 
 mod judge;
+mod owed;
 mod recordings;
 mod second;
 mod session;
@@ -271,9 +272,11 @@ impl Case<'_> {
         if !(self.recorded.recording.tls && self.cut.plan.fault.alters()) {
             return lies(&self.recorded.recording, self.cut, recorded, &played);
         }
-        // Whatever is changed below TLS breaks the line, and does nothing else …
+        // Whatever is changed below TLS breaks the line, and does nothing else, unless it is the length of a record: then what
+        // follows may be awaited …
         let mut cut = self.cut;
-        cut.plan.fault = Fault::Reset;
+        let in_header = matches!(cut.plan.place, Place::Record(_, inside) if inside < 5);
+        cut.plan.fault = if in_header && cut.leg != Leg::Client { Fault::Stall } else { Fault::Reset };
         let mut lies = lies(&self.recorded.recording, cut, recorded, &played);
         // … but the first record is in the clear, and may turn into one that chooses a version or a cipher which nobody offered.
         if matches!(cut.plan.place, Place::Record(0, _)) {

@@ -11,6 +11,7 @@ use std::{collections::BTreeSet, time::Duration};
 use memchr::memmem;
 
 use super::{
+    owed::owed,
     recordings::Recording,
     session::{Cut, Leg, Played, has_body},
 };
@@ -22,6 +23,7 @@ use crate::support::{
 };
 
 /// A command as popgate read it, and what it answered.
+#[derive(PartialEq, Eq)]
 pub(super) struct Exchange {
     pub(super) command: String,
     /// Without its line end; `None` if it was not said to its end.
@@ -29,6 +31,7 @@ pub(super) struct Exchange {
     body: Option<Body>,
 }
 
+#[derive(PartialEq, Eq)]
 struct Body {
     octets: Vec<u8>,
     /// The dot came.
@@ -40,8 +43,18 @@ impl Exchange {
         self.reply.as_ref().is_some_and(|reply| reply.starts_with("+OK"))
     }
 
-    fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.reply.is_some() && self.body.as_ref().is_none_or(|body| body.whole)
+    }
+
+    /// A message was begun, and not ended.
+    pub(super) fn is_torn(&self) -> bool {
+        self.body.as_ref().is_some_and(|body| !body.whole)
+    }
+
+    /// The log-in that succeeded.
+    pub(super) fn is_log_in(&self) -> bool {
+        !self.is("RSET") && self.reply.as_ref().is_some_and(|reply| reply.starts_with("+OK maildrop has"))
     }
 
     /// The message that a command of this name is about.
@@ -51,7 +64,12 @@ impl Exchange {
         (command.eq_ignore_ascii_case(name) && number > 0).then_some(number - 1)
     }
 
-    fn is(&self, name: &str) -> bool {
+    /// How many lines of the body TOP asks for.
+    fn lines(&self) -> Option<usize> {
+        self.number("TOP").and_then(|_| self.command.rsplit(' ').next()?.parse().ok())
+    }
+
+    pub(super) fn is(&self, name: &str) -> bool {
         self.command.trim_end().eq_ignore_ascii_case(name)
     }
 }
@@ -110,6 +128,7 @@ pub(super) fn lies(recording: &Recording, cut: Cut, recorded: &Played, played: &
         lies.push(format!("said unasked: {}", rest.escape_ascii()));
     }
     lies.extend(against_the_recording(cut, recorded, played, &exchanges));
+    lies.extend(owed(recording, cut, recorded, played, &exchanges));
     let mut judge =
         Judge { recording, cut, recorded, played, deleted: BTreeSet::new(), retrieved: BTreeSet::new(), lies };
     let mut logged_in = false;
@@ -126,10 +145,8 @@ pub(super) fn lies(recording: &Recording, cut: Cut, recorded: &Played, played: &
     }
     judge.mailbox(quit);
     let mut lies = judge.lies;
-    // An octet that was changed within a message is part of it, see above.
-    if !cut.plan.fault.alters() {
-        lies.extend(history(recording, played, &exchanges).into_iter().map(|finding| format!("{finding:?}")));
-    }
+    let findings = history(recording, cut.plan.fault.alters(), played, &exchanges);
+    lies.extend(findings.into_iter().map(|finding| format!("{finding:?}")));
     lies
 }
 
@@ -141,8 +158,7 @@ fn against_the_recording(cut: Cut, recorded: &Played, played: &Played, exchanges
     if played.lasted > Duration::from_secs(1_500) {
         lies.push(format!("the session lasted {:?}", played.lasted));
     }
-    let torn = exchanges.iter().any(|exchange| exchange.body.as_ref().is_some_and(|body| !body.whole));
-    if torn && cut.leg != Leg::Client && !played.client.aborted {
+    if exchanges.iter().any(Exchange::is_torn) && cut.leg != Leg::Client && !played.client.aborted {
         lies.push("half a message, and then an orderly end".into());
     }
     match (cut.plan.fault, cut.leg) {
@@ -174,7 +190,7 @@ fn against_the_recording(cut: Cut, recorded: &Played, played: &Played, exchanges
 }
 
 /// The same session, told to the judge of all runs.
-fn history(recording: &Recording, played: &Played, exchanges: &[Exchange]) -> Vec<Finding> {
+fn history(recording: &Recording, alters: bool, played: &Played, exchanges: &[Exchange]) -> Vec<Finding> {
     let mut history = History::default();
     let uids = || recording.account.mailboxes[0].messages.iter().map(|message| u64::from(message.uid));
     for (uid, (_, shown)) in uids().zip(&recording.contents) {
@@ -186,32 +202,54 @@ fn history(recording: &Recording, played: &Played, exchanges: &[Exchange]) -> Ve
     }
     let session = history.began("tim");
     let id = |exchange: &Exchange, name| exchange.number(name).and_then(|index| uids().nth(index));
+    let mut is_marked = false;
     for exchange in exchanges {
-        let (Some(reply), whole) = (&exchange.reply, exchange.is_complete()) else { break };
-        if let (Some(uid), Some(body), true) = (id(exchange, "RETR"), &exchange.body, whole) {
-            history.fetched(session, uid, &body.octets);
-        } else if let (Some(uid), true) = (id(exchange, "RETR"), reply.ends_with("removed by another client")) {
+        if exchange.is("QUIT") {
+            history.quitting(session);
+            history.quit(session, quit(recording, exchange));
+        }
+        let (Some(reply), true) = (&exchange.reply, exchange.is_complete()) else { break };
+        match &exchange.body {
+            // An octet that was changed within a message is part of it, see above.
+            Some(_) if alters && !exchange.is("UIDL") => {}
+            // What is marked in this session is not listed in it.
+            Some(body) if exchange.is("UIDL") && !is_marked => {
+                let lines = std::str::from_utf8(&body.octets).expect("a listing is ASCII").lines();
+                let ids: Vec<&str> = lines.filter_map(|line| Some(line.split_once(' ')?.1)).collect();
+                history.listed(session, &ids);
+            }
+            Some(body) => {
+                if let Some(uid) = id(exchange, "RETR") {
+                    history.fetched(session, uid, &body.octets);
+                } else if let (Some(uid), Some(lines)) = (id(exchange, "TOP"), exchange.lines()) {
+                    history.peeked(session, uid, lines, &body.octets);
+                }
+            }
+            None => {}
+        }
+        if let (Some(uid), true) = (id(exchange, "RETR"), reply.ends_with("removed by another client")) {
             history.told_gone(session, uid);
         } else if let (Some(uid), true) = (id(exchange, "DELE"), exchange.is_ok()) {
             history.deleted(session, uid);
+            is_marked = true;
         } else if exchange.is("RSET") && exchange.is_ok() {
             history.reset(session);
+            is_marked = false;
         }
-        if !whole {
-            break;
-        }
-    }
-    if let Some(quit) = exchanges.iter().find(|exchange| exchange.is("QUIT")) {
-        history.quitting(session);
-        let answer = match &quit.reply {
-            Some(reply) if reply.starts_with("+OK") && !recording.keeps => Quit::Done,
-            Some(_) => Quit::Refused,
-            None => Quit::Unanswered,
-        };
-        history.quit(session, answer);
     }
     let left = played.inbox.iter().filter(|message| !is_hidden(message)).map(|message| u64::from(message.uid));
     history.check(&[("tim", left.filter(|left| uids().any(|uid| uid == *left)).collect())])
+}
+
+/// What the answer to QUIT promises.
+fn quit(recording: &Recording, exchange: &Exchange) -> Quit {
+    match &exchange.reply {
+        _ if recording.keeps => Quit::Nothing,
+        Some(reply) if reply.starts_with("+OK") => Quit::Done,
+        Some(reply) if reply.ends_with("nothing deleted") => Quit::Nothing,
+        Some(_) => Quit::Refused,
+        None => Quit::Unanswered,
+    }
 }
 
 struct Judge<'a> {
@@ -304,7 +342,7 @@ impl Judge<'_> {
 
     /// A message is whole, or it has no dot.
     fn message(&mut self, exchange: &Exchange, body: &Body, index: usize) {
-        let lines = exchange.number("TOP").and_then(|_| exchange.command.rsplit(' ').next()?.parse().ok());
+        let lines = exchange.lines();
         let shown = |content: &[u8]| match lines {
             Some(lines) => top(content, lines),
             None => stuffed(content),
@@ -378,11 +416,11 @@ impl Judge<'_> {
             if there && asked && confirmed && !self.recording.keeps {
                 self.lies.push(format!("+OK to QUIT, but {uid} is still there"));
             }
-            // A client that leaves behind its QUIT has asked nevertheless. If the line is reset while the replies before that are
-            // handed over, nobody knows that it has them, and nothing is removed.
-            let leaves = self.cut.leg == Leg::Client && self.cut.plan.fault != Fault::Reset;
-            let done_anyway = leaves && !self.recording.keeps && !self.recording.tls;
-            if there && asked && done_anyway {
+            // A client that leaves behind its QUIT has asked nevertheless. If the line is reset while the replies to what it sent
+            // together with that are handed over, nobody knows that it has them, and nothing is removed.
+            let is_reset = self.cut.plan.fault == Fault::Reset && self.recording.script.ends_with(" | QUIT");
+            let knows = !is_reset || quit.is_some_and(|quit| quit.reply.is_some());
+            if there && asked && self.cut.leg == Leg::Client && knows && !self.recording.keeps {
                 self.lies.push(format!("QUIT was read and everything answered before, but {uid} is still there"));
             }
             let now = self.played.inbox.iter().find(|now| now.uid == uid);

@@ -61,6 +61,11 @@ impl Recording {
         self.contents.iter().any(|(octets, _)| octets.len() > 10_000) && !self.tls
     }
 
+    /// Whether the server itself loses a line.
+    pub(super) fn loses_line(&self) -> bool {
+        self.manner.deviations.iter().any(|deviation| matches!(deviation.what, What::Close | What::Cut(_)))
+    }
+
     fn manner(self, manner: Manner) -> Self {
         Self { manner, ..self }
     }

@@ -68,6 +68,7 @@ impl Past {
 
 /// How a session went.
 pub(super) struct Played {
+    pub(super) past: Past,
     pub(super) client: Tape,
     /// The same line below TLS; the same as `client` if there is none.
     pub(super) client_wire: Tape,
@@ -123,7 +124,7 @@ pub(super) async fn play(recording: &Recording, past: Past, order: Order, cut: O
     // Whatever keeps clients away from a server that was gone must have let go by then.
     sleep(Duration::from_secs(60)).await;
     let second = super::second::session(&gate, &server, recording, &client).await;
-    Played { client, client_wire, upstream, inbox, trash, struck, second, lasted }
+    Played { past, client, client_wire, upstream, inbox, trash, struck, second, lasted }
 }
 
 /// The client's side of a session; its line, and the same below TLS.
