@@ -3,7 +3,8 @@
 //! the listing of a session before, and once on the line that this one has left. Only this shows that there is no octet of any
 //! dialogue at which a fault loses a message, shows half of one, or makes popgate say what is not so.
 //!
-//! `cargo test` does a share of it that touches every session, line, direction and fault. All of it, and one alone:
+//! `cargo test` does a share of it that leaves out no fault in any direction of any line of any session, whatever came before
+//! and in whatever order the server answers. All of it, and one alone:
 //!
 //! ```text
 //! CUTS=all cargo test --profile sim --locked --test main cuts -- --nocapture
@@ -19,8 +20,10 @@ mod owed;
 mod recordings;
 mod second;
 mod session;
+mod share;
 
 use std::{
+    collections::HashSet,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -36,9 +39,10 @@ use self::{
     judge::lies,
     recordings::{Recording, over_tls, recordings},
     session::{Cut, Leg, Past, Played, play},
+    share::{Kind, kinds, share},
 };
 use crate::support::{
-    faulty::{Fault, Place, Plan, Towards, records},
+    faulty::{Fault, Place, Towards},
     script::Order,
 };
 
@@ -77,62 +81,41 @@ const FAULTS: [(Fault, bool); 8] = [
 
 #[test]
 fn cut_at_every_octet() {
-    let recordings = recordings();
-    let sessions = recordings.len();
-    let recorded: Vec<Recorded> = recordings.into_iter().map(Arc::new).flat_map(record).collect();
-    let all: Vec<Case<'_>> = recorded.iter().flat_map(cases).collect();
-    let cases: Vec<Case<'_>> = match (std::env::var("CUT"), std::env::var("CUTS").as_deref()) {
-        (Ok(name), _) => all.iter().copied().filter(|case| case.is_named(&name)).collect(),
-        (Err(_), Ok("all")) => all.clone(),
-        (Err(_), number) => {
-            let number =
-                number.map_or(SHARE, |number| number.parse().expect("CUTS is `all` or how many of each session"));
-            recorded.iter().flat_map(|recorded| share(cases(recorded), number)).collect()
-        }
-    };
-    judge("cut at every octet", sessions, all.len(), &cases);
+    cut("cut at every octet", recordings(), SHARE);
 }
 
 /// Both lines are TLS, and every record is cut: at its ends, in its header and within. Nothing that is changed on such a
 /// line may pass for something that was said.
 #[test]
 fn cut_at_every_tls_record() {
-    let recorded = record(Arc::new(over_tls()));
-    let mut cases: Vec<Case<'_>> = recorded.iter().flat_map(tls_cases).collect();
-    let all = cases.len();
-    if let Ok(name) = std::env::var("CUT") {
-        cases.retain(|case| case.is_named(&name));
-    } else if std::env::var("CUTS").as_deref() != Ok("all") {
-        cases = share(cases, 4 * SHARE);
-    }
-    judge("cut at every TLS record", 1, all, &cases);
+    cut("cut at every TLS record", vec![over_tls()], TLS_SHARE);
 }
 
-/// Every cut of a session on lines that are TLS.
-fn tls_cases(recorded: &Recorded) -> Vec<Case<'_>> {
-    let (order, played) = &recorded.played[0];
-    let mut cases = Vec::new();
-    for (leg, tape) in [(Leg::Client, &played.client_wire), (Leg::Upstream(0), &played.upstream[0])] {
-        for (towards, octets) in [(Towards::Popgate, &tape.heard), (Towards::Peer, &tape.said)] {
-            let records = records(octets);
-            assert!(records.len() > if recorded.past == Past::Line { 3 } else { 5 }, "{leg:?} {order:?}: {records:?}");
-            for (number, length) in records.into_iter().enumerate() {
-                for inside in [0, 3, 5, length / 2, length - 1] {
-                    for (fault, for_good) in FAULTS {
-                        let plan = Plan { towards, place: Place::Record(number, inside), fault };
-                        if !(for_good && leg == Leg::Client) {
-                            cases.push(Case { recorded, order: 0, cut: Cut { leg, plan, for_good } });
-                        }
-                    }
-                }
-            }
+/// Cuts these sessions as often as is wanted, `share` times each with each past if nobody says how often.
+fn cut(what: &str, recordings: Vec<Recording>, share: usize) {
+    let sessions = recordings.len();
+    let recorded: Vec<Recorded> = recordings.into_iter().map(Arc::new).flat_map(record).collect();
+    let kinds: Vec<Vec<Kind<'_>>> = recorded.iter().map(kinds).collect();
+    let all = || kinds.iter().flatten().flat_map(Kind::cases);
+    let cases: Vec<Case<'_>> = match (std::env::var("CUT"), std::env::var("CUTS").as_deref()) {
+        (Ok(name), _) => all().filter(|case| case.is_named(&name)).collect(),
+        (Err(_), Ok("all")) => all().collect(),
+        (Err(_), number) => {
+            let number =
+                number.map_or(share, |number| number.parse().expect("CUTS is `all` or how many of each session"));
+            let cases: Vec<Case<'_>> = kinds.iter().flat_map(|kinds| self::share(kinds, number)).collect();
+            let drawn: HashSet<String> = cases.iter().map(Case::kind).collect();
+            let left_out = |kind: &&Kind<'_>| !kind.cases().take(1).all(|case| drawn.contains(&case.kind()));
+            assert_eq!(kinds.iter().flatten().filter(left_out).count(), 0, "some kinds of cuts are left out");
+            cases
         }
-    }
-    cases
+    };
+    let number = kinds.iter().flatten().map(Kind::count).sum();
+    judge(what, (sessions, kinds.iter().map(Vec::len).sum()), number, &cases);
 }
 
 /// Does the cuts, on all cores; panics if any of them shows something wrong.
-fn judge(what: &str, sessions: usize, all: usize, cases: &[Case<'_>]) {
+fn judge(what: &str, (sessions, kinds): (usize, usize), all: usize, cases: &[Case<'_>]) {
     let begun = Instant::now();
     let next = AtomicUsize::new(0);
     let found = Mutex::new(Vec::new());
@@ -152,7 +135,10 @@ fn judge(what: &str, sessions: usize, all: usize, cases: &[Case<'_>]) {
     });
     let found = found.into_inner().unwrap();
     let (run, seconds) = (cases.len(), begun.elapsed().as_secs_f64());
-    println!("{what}: {sessions} sessions, {run} cuts run of {all}, {seconds:.0} s, {} failed", found.len());
+    println!(
+        "{what}: {sessions} sessions, {kinds} kinds of cuts, {run} cuts run of {all}, {seconds:.0} s, {} failed",
+        found.len()
+    );
     assert!(found.is_empty(), "{}", found.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("\n"));
 }
 
@@ -225,39 +211,14 @@ fn not_as_meant(recording: &Recording, past: Past, played: &Played) -> Vec<Strin
     wrong
 }
 
-/// Every cut of a session.
-fn cases(recorded: &Recorded) -> Vec<Case<'_>> {
-    let mut cases = Vec::new();
-    for (order, (_, played)) in recorded.played.iter().enumerate() {
-        let upstream = played.upstream.iter().enumerate().map(|(number, tape)| (Leg::Upstream(number), tape));
-        for (leg, tape) in [(Leg::Client, &played.client)].into_iter().chain(upstream) {
-            for (towards, octets) in [(Towards::Popgate, tape.heard.len()), (Towards::Peer, tape.said.len())] {
-                for octet in 0..=octets {
-                    for (fault, for_good) in FAULTS {
-                        if for_good && leg == Leg::Client {
-                            continue;
-                        }
-                        let plan = Plan { towards, place: Place::Octet(octet), fault };
-                        cases.push(Case { recorded, order, cut: Cut { leg, plan, for_good } });
-                    }
-                }
-            }
-        }
-    }
-    cases
-}
-
-/// About so many of these, so that every line, direction and fault is among them.
-fn share(cases: Vec<Case<'_>>, number: usize) -> Vec<Case<'_>> {
-    let mut step = (cases.len() / number).max(1);
-    // Nothing in common with the number of faults, which is one less on the client's line.
-    while step.is_multiple_of(2) || step.is_multiple_of(7) {
-        step += 1;
-    }
-    cases.into_iter().step_by(step).collect()
-}
-
 impl Case<'_> {
+    /// Its name without the place.
+    fn kind(&self) -> String {
+        let mut cut = self.cut;
+        cut.plan.place = Place::Octet(0);
+        Case { cut, ..*self }.to_string()
+    }
+
     /// Whether this is its name, or the beginning of it up to a comma.
     fn is_named(&self, name: &str) -> bool {
         self.to_string().strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(", "))
@@ -320,8 +281,9 @@ fn run(recording: &Recording, past: Past, order: Order, cut: Option<Cut>) -> Pla
     runtime.block_on(play(recording, past, order, cut))
 }
 
-/// About so many cuts of each session are a share, with each past.
-const SHARE: usize = 50;
+/// About so many cuts of each session are a share, with each past: of each kind one. TLS has fewer kinds than places.
+const SHARE: usize = 1;
+const TLS_SHARE: usize = 100;
 
 /// How many failures are shown in full.
 const SHOWN: usize = 10;

@@ -1,0 +1,128 @@
+//! Which cuts there are, and a share of them in which no kind of cut is left out.
+
+use super::{
+    Case, FAULTS, Recorded,
+    session::{Cut, Leg},
+};
+use crate::support::faulty::{Fault, Place, Plan, Tape, Towards, records};
+
+/// All cuts that differ only in their place.
+pub(super) struct Kind<'a> {
+    recorded: &'a Recorded,
+    /// An index into `played`.
+    order: usize,
+    leg: Leg,
+    towards: Towards,
+    fault: Fault,
+    for_good: bool,
+    places: Places,
+}
+
+/// Where one direction of a line is cut.
+#[derive(Clone)]
+enum Places {
+    /// Behind each of so many octets, and before the first.
+    Octets(usize),
+    /// At the ends of each TLS record, in its header and within; these are the lengths.
+    Records(Vec<usize>),
+}
+
+impl Kind<'_> {
+    /// How many cuts are of this kind.
+    pub(super) fn count(&self) -> usize {
+        match &self.places {
+            Places::Octets(octets) => octets + 1,
+            Places::Records(lengths) => lengths.len() * WITHIN,
+        }
+    }
+}
+
+impl<'a> Kind<'a> {
+    /// The cut at the how many-th place.
+    fn case(&self, number: usize) -> Case<'a> {
+        let place = match &self.places {
+            Places::Octets(_) => Place::Octet(number),
+            Places::Records(lengths) => {
+                let (record, length) = (number / WITHIN, lengths[number / WITHIN]);
+                Place::Record(record, [0, 3, 5, length / 2, length - 1][number % WITHIN])
+            }
+        };
+        let plan = Plan { towards: self.towards, place, fault: self.fault };
+        let cut = Cut { leg: self.leg, plan, for_good: self.for_good };
+        Case { recorded: self.recorded, order: self.order, cut }
+    }
+
+    /// All of them.
+    pub(super) fn cases(&self) -> impl Iterator<Item = Case<'a>> {
+        (0..self.count()).map(|number| self.case(number))
+    }
+
+    /// So many of them, at least one: drawn one from each of as many stretches, the first and the last of all among them if
+    /// there is more than one. The same every time.
+    fn draw(&self, number: usize, seed: u64) -> impl Iterator<Item = Case<'a>> {
+        let (count, number) = (self.count(), self.count().min(number));
+        (0..number).map(move |stretch| {
+            let (from, to) = (count * stretch / number, count * (stretch + 1) / number);
+            self.case(match stretch {
+                0 if number > 1 => 0,
+                _ if number > 1 && stretch + 1 == number => count - 1,
+                _ => from + mixed(seed + stretch as u64) as usize % (to - from),
+            })
+        })
+    }
+}
+
+/// Every kind of cut of a session.
+pub(super) fn kinds(recorded: &Recorded) -> Vec<Kind<'_>> {
+    let tls = recorded.recording.tls;
+    // What is said below TLS is never the same, so that the order in which a server answers makes no difference there.
+    let orders = recorded.played.iter().take(if tls { 1 } else { usize::MAX });
+    let mut kinds = Vec::new();
+    for (order, (_, played)) in orders.enumerate() {
+        let upstream = played.upstream.iter().enumerate().map(|(number, tape)| (Leg::Upstream(number), tape));
+        for (leg, tape) in [(Leg::Client, &played.client_wire)].into_iter().chain(upstream) {
+            for towards in [Towards::Popgate, Towards::Peer] {
+                let places = places(tape, towards, tls);
+                for (fault, for_good) in FAULTS {
+                    if !(for_good && leg == Leg::Client) {
+                        let places = places.clone();
+                        kinds.push(Kind { recorded, order, leg, towards, fault, for_good, places });
+                    }
+                }
+            }
+        }
+    }
+    kinds
+}
+
+fn places(tape: &Tape, towards: Towards, tls: bool) -> Places {
+    let octets = if towards == Towards::Popgate { &tape.heard } else { &tape.said };
+    match tls {
+        true => Places::Records(records(octets)),
+        false => Places::Octets(octets.len()),
+    }
+}
+
+/// About so many of the cuts of one session: of each kind its part of them, but a few of each if there can be, and one in any
+/// case.
+pub(super) fn share<'a>(kinds: &[Kind<'a>], number: usize) -> Vec<Case<'a>> {
+    let all: usize = kinds.iter().map(Kind::count).sum();
+    let least = (number / kinds.len()).clamp(1, 3);
+    let draw = |(at, kind): (usize, &Kind<'a>)| {
+        // Unlike in any other session, so that what is one in each is not the same one in all.
+        let seed = mixed(all as u64) ^ (at as u64) << 32;
+        kind.draw(least.max(kind.count() * number / all), seed).collect::<Vec<_>>()
+    };
+    kinds.iter().enumerate().flat_map(draw).collect()
+}
+
+/// A number in which every bit of another one counts (SplitMix64).
+const fn mixed(seed: u64) -> u64 {
+    let seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let seed = (seed ^ seed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let seed = (seed ^ seed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    seed ^ seed >> 31
+}
+
+/// A record is cut at so many places.
+const WITHIN: usize = 5;
