@@ -14,7 +14,7 @@ use popgate::{
 
 use crate::support::{
     gate,
-    script::{Account, Content, Manner, Order, Server, What},
+    script::{Account, Content, Mailbox as Folder, Manner, Order, Server, What},
 };
 
 async fn open_with(server: &Server, settings: Settings) -> Result<(ImapMailbox, Arc<Snapshot>), Fault> {
@@ -140,6 +140,53 @@ async fn no_listing_is_better_than_a_short_one() {
         match open(&server).await {
             Ok((_, snapshot)) => panic!("{shown}: listed {:?}", listed(&snapshot)),
             Err(fault) => assert_eq!(fault.verdict, verdict, "{shown}: {fault}"),
+        }
+    }
+}
+
+/// J-34: a message that cannot be read hides no other, wherever it is and however the server refuses it. A server that lists
+/// none is asked for few.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_cannot_be_read_hides_no_other() {
+    let scattered: Vec<u32> = (1..=10).map(|message| message * 100).collect();
+    let tail: Vec<u32> = (989..=999).collect();
+    for (gives_what_it_can, message_limit) in [(true, None), (false, None), (true, Some(60))] {
+        for (unreadable, expected) in [
+            (vec![500], Some(30)),
+            (vec![1], Some(30)),
+            (vec![1000], Some(30)),
+            (vec![1, 2, 999, 1000], Some(50)),
+            ((1..=10).collect(), Some(50)),
+            (scattered.clone(), Some(180)),
+            (tail.clone(), None),
+            ((1..=1000).collect(), None),
+        ] {
+            let shown = format!("{unreadable:?}, {gives_what_it_can}, {message_limit:?}");
+            let server = Server::fixture(Manner { gives_what_it_can, message_limit, ..Manner::default() });
+            server.with("tim", "INBOX", |inbox| {
+                *inbox = Folder::new("INBOX", "");
+                (1..=1000).for_each(|octets| _ = inbox.deliver(Content::Filler(octets)));
+                inbox.unreadable.clone_from(&unreadable);
+            });
+            let opened = open(&server).await;
+            let asked = commands(&server).len();
+            match (opened, expected) {
+                (Ok((mut mailbox, snapshot)), Some(most)) => {
+                    let readable: Vec<u32> = (1..=1000).filter(|uid| !unreadable.contains(uid)).collect();
+                    assert!(
+                        listed(&snapshot).into_iter().eq(readable.iter().map(|uid| (*uid, u64::from(*uid)))),
+                        "{shown}"
+                    );
+                    assert!(asked <= most || message_limit.is_some(), "{shown}: {asked} commands");
+                    assert!(matches!(mailbox.settle(&delete(&readable)).await, Settled::Done), "{shown}");
+                    assert_eq!(server.with("tim", "INBOX", |inbox| inbox.uids()), unreadable);
+                }
+                (Err(fault), None) => {
+                    assert_eq!(fault.verdict, Verdict::Passing, "{shown}: {fault}");
+                    assert!(asked <= 60 || message_limit.is_some(), "{shown}: {asked} commands");
+                }
+                (opened, _) => panic!("{shown}: {:?}", opened.map(|(_, snapshot)| snapshot.len())),
+            }
         }
     }
 }

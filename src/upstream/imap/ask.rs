@@ -9,11 +9,23 @@ use crate::mail::{Message, Uid};
 
 /// Sizes by UID set.
 pub(super) async fn fetch(conn: &mut Conn, set: &str) -> Result<Vec<Message>, Trouble> {
+    match fetch_some(conn, set).await? {
+        (rows, None) => Ok(rows),
+        (_, Some(refusal)) => Err(refusal),
+    }
+}
+
+/// The same as far as the server gives them, and its NO if it gives no more.
+pub(super) async fn fetch_some(conn: &mut Conn, set: &str) -> Result<(Vec<Message>, Option<Trouble>), Trouble> {
     let tag = conn.send(&format!("UID FETCH {set} (RFC822.SIZE)"))?;
     conn.aside().rows = Some(Vec::new());
     let fetched = conn.finish(&tag).await;
-    let rows = conn.aside().rows.take().unwrap_or_default();
-    fetched.map(|_| sorted(rows))
+    let rows = sorted(conn.aside().rows.take().unwrap_or_default());
+    match fetched {
+        Ok(_) => Ok((rows, None)),
+        Err(refusal @ Trouble::No(_)) if refusal.pause().is_none() => Ok((rows, Some(refusal))),
+        Err(trouble) => Err(trouble),
+    }
 }
 
 /// The UIDs that a search finds, ascending. It is complete, or it is an error.

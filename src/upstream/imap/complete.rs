@@ -3,7 +3,7 @@
 use tracing::{error, warn};
 
 use super::{
-    ask::{self, fetch, sorted},
+    ask::{self, fetch_some, sorted},
     conn::Conn,
     fault::Trouble,
     selected::Selected,
@@ -66,50 +66,73 @@ async fn reconcile(
     let mut rows: Vec<_> = rows.into_iter().filter(|row| found.binary_search(&row.uid).is_ok()).collect();
     let is_missing = |uid: &Uid| selected.is_old(*uid) && rows.binary_search_by_key(uid, |row| row.uid).is_err();
     let missing: Vec<_> = found.into_iter().filter(is_missing).collect();
-    let mut unlisted = Vec::new();
-    if missing.len() > UNLISTED {
-        let set = missing.iter().map(Uid::to_string).collect::<Vec<_>>();
-        for set in set.chunks(SET) {
-            rows.extend(fetch(conn, &set.join(",")).await?);
-            if rows.len() > ROWS as usize {
-                return Err(Malformed("more messages than a maildrop holds").into());
-            }
-        }
-    } else {
-        for uid in missing {
-            match size(conn, uid).await? {
-                Some(row) => rows.push(row),
-                None => {
-                    warn!(%uid, "the server lists this message but does not give its size: it is not shown");
-                    unlisted.push(uid);
-                }
-            }
-        }
-    }
+    let unlisted = recover(conn, &missing, &mut rows).await?;
     Ok((compared, sorted(rows), unlisted))
 }
 
-/// What the server has of one message, asked twice; `None` if it will not say.
-async fn size(conn: &mut Conn, uid: Uid) -> Result<Option<Message>, Trouble> {
-    for _ in 0..2 {
-        match fetch(conn, &uid.to_string()).await {
-            Ok(rows) => {
-                if let Some(row) = rows.into_iter().find(|row| row.uid == uid) {
-                    return Ok(Some(row));
-                }
+/// Adds what is missing, and says which messages cannot be listed. One that cannot be read must not hide those behind it
+/// (Yahoo), so a set that is refused is asked for by halves.
+async fn recover(conn: &mut Conn, missing: &[Uid], rows: &mut Vec<Message>) -> Result<Vec<Uid>, Trouble> {
+    let together = if missing.len() > UNLISTED { SET } else { 1 };
+    let mut sets: Vec<_> = missing.chunks(together).rev().map(<[Uid]>::to_vec).collect();
+    let mut unlisted = Vec::new();
+    let mut refusals = 0;
+    let mut last_refusal = None;
+    while let Some(mut left) = sets.pop() {
+        let asked = left.len();
+        conn.view.message_limit = None;
+        let (given, refusal) = match left[..] {
+            [uid] => size(conn, uid).await?,
+            _ => fetch_some(conn, &left.iter().map(Uid::to_string).collect::<Vec<_>>().join(",")).await?,
+        };
+        let is_limited = conn.view.message_limit.take().is_some();
+        left.retain(|uid| given.binary_search_by_key(uid, |row| row.uid).is_err());
+        rows.extend(given);
+        if rows.len() > ROWS as usize {
+            return Err(Malformed("more messages than a maildrop holds").into());
+        }
+        match left[..] {
+            [uid] if asked == 1 => {
+                warn!(%uid, "the server lists this message but does not give its size: it is not shown");
+                unlisted.push(uid);
             }
-            Err(Trouble::No(_)) => {}
-            Err(trouble) => return Err(trouble),
+            _ if refusal.is_some() => {
+                refusals += 1;
+                let second = left.split_off(left.len() / 2);
+                sets.extend([second, left].into_iter().filter(|half| !half.is_empty()));
+            }
+            _ if is_limited && left.len() < asked => sets.extend((!left.is_empty()).then_some(left)),
+            _ => {}
+        }
+        last_refusal = refusal.or(last_refusal);
+        if unlisted.len() > UNLISTED || refusals > REFUSALS {
+            return Err(last_refusal.unwrap_or_else(|| Malformed("a listing that is not complete").into()));
         }
     }
-    Ok(None)
+    match last_refusal {
+        // That no message can be listed does not make an empty maildrop.
+        Some(refusal) if rows.is_empty() => Err(refusal),
+        _ => Ok(unlisted),
+    }
+}
+
+/// What the server has of one message, asked twice.
+async fn size(conn: &mut Conn, uid: Uid) -> Result<(Vec<Message>, Option<Trouble>), Trouble> {
+    let (rows, refusal) = fetch_some(conn, &uid.to_string()).await?;
+    match rows.iter().any(|row| row.uid == uid) {
+        true => Ok((rows, refusal)),
+        false => fetch_some(conn, &uid.to_string()).await,
+    }
 }
 
 /// How often a listing that does not add up is reconciled.
 pub(super) const ROUNDS: usize = 3;
 
-/// So many messages that cannot be listed are asked for one by one, and left out if they are refused.
+/// So many messages that cannot be listed are left out. No more than these are asked for one by one from the outset.
 const UNLISTED: usize = 10;
+
+/// So many sets that are refused are asked for by halves: to find as many messages as are left out takes fewer.
+const REFUSALS: usize = 120;
 
 /// UIDs a command when a set cannot be written as ranges: at most 11 octets each, so 8,000 octets hold them.
 const SET: usize = 700;

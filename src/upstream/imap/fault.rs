@@ -123,6 +123,13 @@ impl Trouble {
         Some(Duration::from_millis(milliseconds).min(LONGEST_PAUSE))
     }
 
+    /// Whether the server may mean one message of those that were asked for.
+    pub(super) fn may_mean_one_message(&self) -> bool {
+        let Self::No(outcome) = self else { return false };
+        let may = matches!(outcome.code.as_str(), "" | "SERVERBUG" | "UNAVAILABLE" | "CORRUPTION" | "EXPUNGEISSUED");
+        may && self.pause().is_none()
+    }
+
     /// Whether the server is there, if this happened before a log-in; `None` where this process could not even ask.
     pub(super) fn tells_of_a_server(&self) -> Option<bool> {
         match self {

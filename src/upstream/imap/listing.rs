@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::{
     Deleted, Server,
-    ask::{fetch, search, sorted},
+    ask::{fetch_some, search, sorted},
     complete::{ROUNDS, complete},
     conn::{Conn, Tag},
     fault::{Outcome, Trouble},
@@ -267,8 +267,8 @@ async fn cold(
         // Of an empty mailbox nothing can be fetched, and some say so.
         Err(Trouble::No(_) | Trouble::Bad(_)) if selected.exists == 0 => Ok(Vec::new()),
         // One message that cannot be read must not hide the others (Yahoo); which it is, is found out later.
-        Err(Trouble::No(outcome)) if !rows.is_empty() => {
-            warn!(outcome = outcome.text, "the listing was refused in the middle");
+        Err(refusal @ Trouble::No(_)) if !rows.is_empty() || refusal.may_mean_one_message() => {
+            warn!(%refusal, listed = rows.len(), "the listing was refused");
             Ok(rows)
         }
         Err(trouble) => Err(trouble),
@@ -329,11 +329,15 @@ pub(super) async fn reopen(server: &Server, conn: &mut Conn, ground: &Ground) ->
 /// maildrop in silence.
 async fn unlimited(conn: &mut Conn, mut rows: Vec<Message>) -> Result<Vec<Message>, Trouble> {
     while let Some(lowest) = conn.view.message_limit.take().filter(|lowest| *lowest > 1) {
-        let more = fetch(conn, &format!("1:{}", lowest - 1)).await?;
+        let (more, refusal) = fetch_some(conn, &format!("1:{}", lowest - 1)).await?;
         let next = conn.view.message_limit;
         rows.extend(&more);
         if next.is_some_and(|next| next >= lowest || more.is_empty()) || rows.len() > ROWS as usize {
             return Err(Malformed("a message limit that leads nowhere").into());
+        }
+        if let Some(refusal) = refusal {
+            warn!(%refusal, listed = rows.len(), "the listing was refused");
+            break;
         }
     }
     Ok(rows)

@@ -31,6 +31,8 @@ pub(crate) struct Mailbox {
     pub(crate) read_only: bool,
     /// The list in `[PERMANENTFLAGS (…)]`; a flag that is not in it cannot be stored.
     pub(crate) permanent: String,
+    /// The UIDs of messages that no FETCH can read.
+    pub(crate) unreadable: Vec<u32>,
     /// Ascending by UID.
     pub(crate) messages: Vec<Message>,
 }
@@ -92,6 +94,7 @@ impl Mailbox {
             sticky: true,
             read_only: false,
             permanent: "\\Seen \\Deleted \\Flagged \\*".into(),
+            unreadable: Vec::new(),
             messages: Vec::new(),
         }
     }

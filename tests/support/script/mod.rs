@@ -47,6 +47,8 @@ pub(crate) struct Manner {
     pub(crate) order: Order,
     /// With so many messages a FETCH or a SEARCH deals at once, from the newest down (RFC 9738).
     pub(crate) message_limit: Option<usize>,
+    /// Whether a FETCH that comes upon a message which cannot be read gives those before it (Yahoo), or none.
+    pub(crate) gives_what_it_can: bool,
     /// How long a flight takes there and back.
     pub(crate) latency: Duration,
     /// Who is served when, if that is given.
@@ -150,6 +152,7 @@ impl Default for Manner {
             uid_last: false,
             order: Order::Each,
             message_limit: None,
+            gives_what_it_can: true,
             latency: Duration::ZERO,
             turns: None,
             deviations: Vec::new(),

@@ -421,15 +421,21 @@ impl Session<'_> {
         let items: Vec<&str> = items.trim_start_matches('(').trim_end_matches(')').split(' ').collect();
         let uid_last = self.server.manner.uid_last;
         let fetched = self.change(|mailbox, selected| {
-            let chosen = chosen(&text(set), by_uid, &selected.uids)?;
+            let chosen = chosen(&text(set), by_uid, &selected.uids).ok_or("BAD arguments")?;
             let lowest = self.lowest(chosen.iter().map(|(_, uid)| *uid));
             for (number, uid) in chosen.into_iter().filter(|(_, uid)| lowest.is_none_or(|lowest| *uid >= lowest)) {
+                if mailbox.unreadable.contains(&uid) {
+                    if !self.server.manner.gives_what_it_can {
+                        reply.data.clear();
+                    }
+                    return Err("NO Server error while fetching messages");
+                }
                 let Some(message) = mailbox.message(uid) else { continue };
-                reply.message(number, message, &items, uid_last, bodies)?;
+                reply.message(number, message, &items, uid_last, bodies).ok_or("BAD arguments")?;
             }
-            Some(self.dealt_with(lowest))
+            Ok(self.dealt_with(lowest))
         });
-        fetched.flatten().ok_or_else(|| "BAD arguments".into())
+        fetched.unwrap_or(Err("BAD nothing selected")).map_err(String::from)
     }
 
     fn store(&mut self, words: Words<'_>, reply: &mut Reply) -> Outcome {
