@@ -128,8 +128,8 @@ impl Page {
         );
         self.counters(
             "popgate_listing_cache_lookups_total",
-            "Tries to log in on a new connection, counted before it when a remembered listing of the mailbox was found in \
-             memory or on disk, or was not (miss). Whether it still held is not counted.",
+            "Users that the IMAP server let in on a new connection, counted when a remembered listing of their mailbox was \
+             found in memory or on disk, or was not (miss). Whether it still held is not counted.",
             "result",
             [("memory", listings.in_memory), ("disk", listings.on_disk), ("miss", listings.unknown)],
         );
