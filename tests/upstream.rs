@@ -191,6 +191,23 @@ async fn a_message_that_cannot_be_read_hides_no_other() {
     }
 }
 
+/// A listing ends, even where the server gives each message and no two of them.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_refuses_all_sets_is_not_asked_for_each_message() {
+    let sets = (1..=1000).map(|first| format!("UID FETCH {first},")).chain(["UID FETCH 1:*".to_owned()]);
+    let manner =
+        sets.fold(Manner::default(), |manner, set| manner.deviating(&set, 0, What::No("one at a time".into())));
+    let server = Server::fixture(manner);
+    server.with("tim", "INBOX", |inbox| {
+        *inbox = Folder::new("INBOX", "");
+        (1..=1000).for_each(|octets| _ = inbox.deliver(Content::Filler(octets)));
+    });
+    let fault = open(&server).await.err().unwrap();
+    assert!(fault.cause.contains("one at a time"), "{fault}");
+    let asked = commands(&server).len();
+    assert!((200..300).contains(&asked), "{asked} commands");
+}
+
 fn shown(what: &What) -> String {
     match what {
         What::Say(octets) => String::from_utf8_lossy(&octets[..octets.len().min(60)]).into_owned(),
