@@ -256,6 +256,24 @@ async fn what_is_found_changed_is_remembered_no_longer() {
     }
 }
 
+/// J-34: a message that cannot be read any more keeps no other from being deleted, or for one session at most.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_any_more_keeps_no_other() {
+    for (gives_what_it_can, kept) in [(true, vec![7, 9]), (false, vec![5, 7, 9])] {
+        let server = Server::fixture(Manner { gives_what_it_can, ..Manner::default() });
+        let upstream = cached(&server);
+        poll(&server, &upstream).await;
+        inbox(&server, |inbox| inbox.unreadable = vec![7]);
+        for (delete, kept) in [([5, 7], kept), ([5, 9], vec![7])] {
+            let (mut mailbox, _) = upstream.open(&tim()).await.unwrap();
+            let delete = delete.into_iter().filter_map(Uid::new).collect();
+            let settled = mailbox.settle(&Changes { delete, seen: Vec::new() }).await;
+            assert_eq!(inbox(&server, |inbox| inbox.uids()), kept);
+            assert_eq!(matches!(settled, Settled::Done), kept == [7], "{settled:?}");
+        }
+    }
+}
+
 /// A new process knows from the disk what the one before it knew, and believes it as little.
 #[tokio::test(start_paused = true)]
 async fn what_is_on_disk_saves_the_first_session_its_listing() {

@@ -317,10 +317,14 @@ async fn verify(mailbox: &mut ImapMailbox, left: &[Uid]) -> Result<(Vec<Uid>, Ve
     Ok((gone, changed))
 }
 
-/// The messages of a set that are there, as the server lists them now, and those that are gone. What a listing leaves out
-/// is gone only if a search does not find it either.
+/// The messages of a set that are there, as far as the server lists them now, and those that are gone. What a listing leaves
+/// out is gone only if a search does not find it either.
 async fn still_there(conn: &mut Conn, set: UidSet) -> Result<(Vec<(Uid, Option<Message>)>, Vec<Uid>), Trouble> {
-    let rows = ask::fetch(conn, &set.text).await?;
+    // One that cannot be read any more must not keep the others.
+    let (rows, refusal) = ask::fetch_some(conn, &set.text).await?;
+    if let Some(refusal) = refusal {
+        info!(%refusal, listed = rows.len(), "messages could not be compared with what they were");
+    }
     let row = |uid: Uid| rows.binary_search_by_key(&uid, |row| row.uid).ok().map(|at| rows[at]);
     let found = match set.uids.iter().all(|uid| row(*uid).is_some()) {
         true => set.uids.clone(),
