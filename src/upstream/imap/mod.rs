@@ -207,6 +207,7 @@ async fn open(
         let led_astray = recalled.is_some() && known.is_none();
         if let (Some(slot), true) = (&slot, led_astray) {
             slot.forget();
+            recalled = None;
         }
         let pause = match trouble {
             Trouble::Malformed(_) if led_astray => Some(Duration::ZERO),
