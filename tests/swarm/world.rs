@@ -274,8 +274,9 @@ impl Dial for Lines {
     }
 }
 
-/// When a session is over the server may still come to what it has read of it, within this time.
-const AFTERMATH: Duration = Duration::from_secs(60);
+/// When a session is over the server may still come to what it was asked for: an update whose time is over is seen through
+/// for another minute (E.5).
+const AFTERMATH: Duration = Duration::from_secs(90);
 
 /// Longer than anything that popgate and its clients wait for.
 const LONG: Duration = Duration::from_secs(20_000_000);

@@ -4,7 +4,7 @@
 use std::{ops::Range, sync::Arc};
 
 /// A user and what proves that it is one.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Account {
     pub(crate) user: String,
     /// For LOGIN and PLAIN; `None`: no password is right.
@@ -15,7 +15,7 @@ pub(crate) struct Account {
 }
 
 /// One mailbox.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Mailbox {
     pub(crate) name: String,
     /// As LIST shows them: `\HasNoChildren \Trash`.
@@ -38,7 +38,7 @@ pub(crate) struct Mailbox {
 }
 
 /// One message.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Message {
     pub(crate) uid: u32,
     pub(crate) flags: Vec<String>,
@@ -49,7 +49,7 @@ pub(crate) struct Message {
 }
 
 /// The octets of a message.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(crate) enum Content {
     /// These.
     Octets(Arc<[u8]>),

@@ -369,12 +369,13 @@ mod tests {
             .deviating("NOOP", 1, What::Bodiless)
             .deviating("UID FETCH", 1, What::Body("NIL"))
             .deviating("UID FETCH ~5,7", 1, What::No("no".into()))
-            .deviating("SELECT", 0, What::Act(Arc::new(|_| {})));
+            .deviating("SELECT", 1, What::Act(Arc::new(|account| account.mailboxes[0].expunge(9))))
+            .deviating("LOGOUT", 1, What::Act(Arc::new(|account| account.mailboxes[0].expunge(9))));
         let server = Server::fixture(manner);
         let lines = "a LOGIN tim {7+}\nsec ret\nb SELECT INBOX\nc NOOP\nd UID FETCH 6 (BODY.PEEK[])\n\
             e UID FETCH 5,7 (BODY.PEEK[])\nf LOGOUT\n";
         assert!(said(&server, lines).await.contains("\ne NO no\n"));
-        assert_eq!(server.struck(), [0, 0, 0, 1, 1]);
+        assert_eq!(server.struck(), [0, 0, 0, 1, 1, 0]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -171,8 +171,15 @@ impl Session<'_> {
     async fn reply(&mut self, command: &Command, text: &str) -> io::Result<Reply> {
         let (which, deviation) = self.server.deviation(text, self.account.is_some()).unzip();
         if let (Some(which), Some(What::Act(act)), Some(account)) = (which, &deviation, self.account) {
-            act(&mut self.server.state().accounts[account]);
-            self.server.strike(which);
+            let changed = {
+                let account = &mut self.server.state().accounts[account];
+                let before = account.clone();
+                act(account);
+                *account != before
+            };
+            if changed {
+                self.server.strike(which);
+            }
         }
         let mut reply = Reply::default();
         if self.change(|mailbox, selected| mailbox.uid_validity != selected.uid_validity) == Some(true) {
