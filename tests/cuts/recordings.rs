@@ -170,6 +170,8 @@ pub(super) fn recordings() -> Vec<Recording> {
             .change(|upstream, _| upstream.on_delete = Some(OnDelete::Ignore)),
         of("RSET", "USER tim\nPASS sec ret\nDELE 1\nRETR 2\nRSET\nDELE 3\nQUIT"),
         of("all in TRANSACTION at once", "USER tim\nPASS sec ret\nRETR 1 | DELE 1 | RETR 3 | DELE 3 | QUIT"),
+        of("a large message, and QUIT at once", "USER tim\nPASS sec ret\nRETR 2 | DELE 2 | QUIT")
+            .holding(&[120, 70_000, 300]),
         of("all at once", "USER tim | PASS sec ret | RETR 1 | DELE 1 | RETR 2 | RETR 3 | DELE 3 | QUIT"),
         of("fetched one after another", "USER tim\nPASS sec ret\nRETR 1\nRETR 2\nRETR 3\nRETR 4\nRETR 5\nDELE 4\nQUIT")
             .holding(&[120, 900, 150, 90, 200]),
