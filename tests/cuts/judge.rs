@@ -61,7 +61,7 @@ impl Exchange {
     pub(super) fn number(&self, name: &str) -> Option<usize> {
         let (command, argument) = self.command.split_once(' ')?;
         let number = argument.split(' ').next()?.parse::<usize>().ok()?;
-        (command.eq_ignore_ascii_case(name) && number > 0).then_some(number - 1)
+        number.checked_sub(1).filter(|_| command.eq_ignore_ascii_case(name))
     }
 
     /// How many lines of the body TOP asks for.
