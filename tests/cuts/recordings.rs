@@ -10,8 +10,19 @@ use popgate::{
 
 use crate::support::{
     chat::stuffed,
-    script::{Account, Content, Mailbox, Manner, Order, What},
+    script::{Account, Content, Mailbox, Manner, Order, Upgrade, What},
+    tls,
 };
+
+/// Which lines are TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Tls {
+    Nowhere,
+    /// Both, from the first octet on.
+    Everywhere,
+    /// The one to the server, once it is asked for.
+    Upstream,
+}
 
 /// One session.
 pub(super) struct Recording {
@@ -30,8 +41,7 @@ pub(super) struct Recording {
     pub(super) keeps: bool,
     /// What another client expunges meanwhile.
     pub(super) expunged: Option<u32>,
-    /// Both lines are TLS from the first octet on.
-    pub(super) tls: bool,
+    pub(super) tls: Tls,
 }
 
 impl Recording {
@@ -52,13 +62,13 @@ impl Recording {
             needs_new_line: false,
             keeps: false,
             expunged: None,
-            tls: false,
+            tls: Tls::Nowhere,
         }
     }
 
     /// Whether there is very much to cut.
     pub(super) fn is_long(&self) -> bool {
-        self.contents.iter().any(|(octets, _)| octets.len() > 10_000) && !self.tls
+        self.contents.iter().any(|(octets, _)| octets.len() > 10_000) && self.tls == Tls::Nowhere
     }
 
     /// Whether the server itself loses a line.
@@ -127,9 +137,16 @@ fn contents(account: &Account) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 /// What is cut by TLS records.
-pub(super) fn over_tls() -> Recording {
+pub(super) fn over_tls() -> Vec<Recording> {
     let script = "USER tim\nPASS sec ret\nUIDL\nRETR 1\nRETR 2 | DELE 1 | DELE 3\nQUIT";
-    Recording { tls: true, ..Recording::new("over TLS", script).holding(&[120, 70_000, 300]) }
+    let upgrade: Upgrade = Arc::new(|line| Box::pin(tls::accept(line)));
+    let offering = Manner { upgrade: Some(upgrade), ..Manner::default() };
+    vec![
+        Recording { tls: Tls::Everywhere, ..Recording::new("over TLS", script).holding(&[120, 70_000, 300]) },
+        Recording { tls: Tls::Upstream, ..Recording::new("STARTTLS", script) }
+            .manner(offering)
+            .before("IMAP4rev1 STARTTLS AUTH=PLAIN"),
+    ]
 }
 
 /// All of them.

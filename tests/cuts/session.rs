@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::recordings::Recording;
+use super::recordings::{Recording, Tls};
 use crate::support::{
     faulty::{Faulty, Plan, Tape},
     gate::{Gate, Memory},
@@ -90,14 +90,16 @@ pub(super) struct Played {
 pub(super) async fn play(recording: &Recording, past: Past, order: Order, cut: Option<Cut>) -> Played {
     let memory = if past == Past::Nothing { Memory::Nothing } else { Memory::Everything };
     let server = Server::new(Manner { order, ..recording.manner.clone() }, vec![recording.account.clone()]);
-    let way = Arc::new(Way::new(server.clone(), cut, recording.tls));
+    let way = Arc::new(Way::new(server.clone(), cut, recording.tls == Tls::Everywhere));
     let mut gate = Gate::remembering(memory, way.clone(), &|upstream, maildrops| {
         // Everything that saves work, or nothing of it.
         upstream.read_ahead = memory == Memory::Everything;
         (recording.change)(upstream, maildrops);
-        if recording.tls {
-            upstream.security = Security::Implicit;
-        }
+        upstream.security = match recording.tls {
+            Tls::Nowhere => Security::Plain,
+            Tls::Everywhere => Security::Implicit,
+            Tls::Upstream => Security::StartTls,
+        };
     });
     gate.capacity = ROOM;
     if past != Past::Nothing {
@@ -132,7 +134,7 @@ async fn converse(gate: &Gate, recording: &Recording, script: &str, cut: Option<
     let (near, far) = tokio::io::duplex(ROOM);
     let plan = cut.filter(|cut| cut.leg == Leg::Client).map(|cut| cut.plan);
     let (near, wire) = Faulty::new(near, plan);
-    if !recording.tls {
+    if recording.tls != Tls::Everywhere {
         talk(script, far, tokio::spawn(gate.over(Box::new(near)))).await;
         let tape = wire.lock().unwrap().clone();
         return (tape.clone(), tape);

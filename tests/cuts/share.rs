@@ -2,9 +2,10 @@
 
 use super::{
     Case, FAULTS, Recorded,
+    recordings::Tls,
     session::{Cut, Leg},
 };
-use crate::support::faulty::{Fault, Place, Plan, Tape, Towards, records};
+use crate::support::faulty::{Fault, Place, Plan, Tape, Towards, clear, records};
 
 /// All cuts that differ only in their place.
 pub(super) struct Kind<'a> {
@@ -20,30 +21,28 @@ pub(super) struct Kind<'a> {
 
 /// Where one direction of a line is cut.
 #[derive(Clone)]
-enum Places {
-    /// Behind each of so many octets, and before the first.
-    Octets(usize),
+struct Places {
+    /// Before the first of so many octets in the clear and behind each.
+    clear: usize,
     /// At the ends of each TLS record, in its header and within; these are the lengths.
-    Records(Vec<usize>),
+    records: Vec<usize>,
 }
 
 impl Kind<'_> {
     /// How many cuts are of this kind.
     pub(super) fn count(&self) -> usize {
-        match &self.places {
-            Places::Octets(octets) => octets + 1,
-            Places::Records(lengths) => lengths.len() * WITHIN,
-        }
+        self.places.clear + 1 + self.places.records.len() * WITHIN
     }
 }
 
 impl<'a> Kind<'a> {
     /// The cut at the how many-th place.
     fn case(&self, number: usize) -> Case<'a> {
-        let place = match &self.places {
-            Places::Octets(_) => Place::Octet(number),
-            Places::Records(lengths) => {
-                let (record, length) = (number / WITHIN, lengths[number / WITHIN]);
+        let Places { clear, records } = &self.places;
+        let place = match number.checked_sub(clear + 1) {
+            None => Place::Octet(number),
+            Some(number) => {
+                let (record, length) = (number / WITHIN, records[number / WITHIN]);
                 Place::Record(record, [0, 3, 5, length / 2, length - 1][number % WITHIN])
             }
         };
@@ -74,15 +73,15 @@ impl<'a> Kind<'a> {
 
 /// Every kind of cut of a session.
 pub(super) fn kinds(recorded: &Recorded) -> Vec<Kind<'_>> {
-    let tls = recorded.recording.tls;
+    let is_sealed = recorded.recording.tls != Tls::Nowhere;
     // What is said below TLS is never the same, so that the order in which a server answers makes no difference there.
-    let orders = recorded.played.iter().take(if tls { 1 } else { usize::MAX });
+    let orders = recorded.played.iter().take(if is_sealed { 1 } else { usize::MAX });
     let mut kinds = Vec::new();
     for (order, (_, played)) in orders.enumerate() {
         let upstream = played.upstream.iter().enumerate().map(|(number, tape)| (Leg::Upstream(number), tape));
         for (leg, tape) in [(Leg::Client, &played.client_wire)].into_iter().chain(upstream) {
             for towards in [Towards::Popgate, Towards::Peer] {
-                let places = places(tape, towards, tls);
+                let places = places(tape, towards);
                 for (fault, for_good) in FAULTS {
                     if !(for_good && leg == Leg::Client) {
                         let places = places.clone();
@@ -95,12 +94,9 @@ pub(super) fn kinds(recorded: &Recorded) -> Vec<Kind<'_>> {
     kinds
 }
 
-fn places(tape: &Tape, towards: Towards, tls: bool) -> Places {
+fn places(tape: &Tape, towards: Towards) -> Places {
     let octets = if towards == Towards::Popgate { &tape.heard } else { &tape.said };
-    match tls {
-        true => Places::Records(records(octets)),
-        false => Places::Octets(octets.len()),
-    }
+    Places { clear: clear(octets), records: records(octets) }
 }
 
 /// About so many of the cuts of one session: of each kind its part of them, but a few of each if there can be, and one in any

@@ -3,6 +3,7 @@
 
 use std::{
     fmt, io,
+    ops::RangeInclusive,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, ready},
@@ -336,6 +337,8 @@ impl<L> fmt::Debug for Faulty<L> {
 struct Ruler {
     /// There are no records.
     plain: bool,
+    /// The first one has begun. What is said before it is in the clear.
+    secured: bool,
     octets: usize,
     record: usize,
     inside: usize,
@@ -368,6 +371,10 @@ impl Ruler {
             return;
         }
         for octet in octets {
+            self.secured |= CONTENT_TYPES.contains(octet);
+            if !self.secured {
+                continue;
+            }
             if let Some(place) = self.header.get_mut(self.inside) {
                 *place = *octet;
             }
@@ -382,8 +389,14 @@ impl Ruler {
     }
 }
 
+/// How many of these octets are in the clear, before the first TLS record.
+pub(crate) fn clear(octets: &[u8]) -> usize {
+    octets.iter().position(|octet| CONTENT_TYPES.contains(octet)).unwrap_or(octets.len())
+}
+
 /// The lengths of the TLS records in these octets, headers included.
 pub(crate) fn records(octets: &[u8]) -> Vec<usize> {
+    let octets = &octets[clear(octets)..];
     let mut ruler = Ruler::default();
     let mut lengths = Vec::new();
     for octet in octets {
@@ -395,6 +408,9 @@ pub(crate) fn records(octets: &[u8]) -> Vec<usize> {
     }
     lengths
 }
+
+/// What a TLS record begins with, and no line of text.
+const CONTENT_TYPES: RangeInclusive<u8> = 0x14..=0x17;
 
 /// The header of a TLS record.
 const HEADER: usize = 5;
@@ -519,5 +535,8 @@ mod tests {
             assert_eq!(ruler.find(Place::Record(record, inside), &octets), Some(at));
         }
         assert_eq!(ruler.find(Place::Record(3, 1), &octets), None);
+        let behind_text = [b"* OK\r\n".as_slice(), &octets].concat();
+        assert_eq!((clear(&behind_text), records(&behind_text)), (6, vec![7, 5, 6]));
+        assert_eq!(ruler.find(Place::Record(1, 0), &behind_text), Some(13));
     }
 }
