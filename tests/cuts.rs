@@ -120,7 +120,13 @@ fn judge(what: &str, (sessions, kinds): (usize, usize), all: usize, cases: &[Cas
     let next = AtomicUsize::new(0);
     let found = Mutex::new(Vec::new());
     let work = || {
-        while let Some(case) = cases.get(next.fetch_add(1, Relaxed)) {
+        loop {
+            let done = next.fetch_add(1, Relaxed);
+            let Some(case) = cases.get(done) else { break };
+            if done > 0 && done.is_multiple_of(PROGRESS) {
+                let (seconds, failed) = (begun.elapsed().as_secs(), found.lock().unwrap().len());
+                println!("{what}: {done} of {} cuts, {seconds} s, {failed} failed", cases.len());
+            }
             let lies = catch_unwind(AssertUnwindSafe(|| case.lies())).unwrap_or_else(|_| vec!["a panic".into()]);
             if !lies.is_empty() {
                 let again = format!("CUT='{case}' cargo test --test main cuts -- --nocapture");
@@ -285,6 +291,9 @@ fn run(recording: &Recording, past: Past, order: Order, cut: Option<Cut>) -> Pla
 /// About so many cuts of each session are a share, with each past: of each kind one. TLS has fewer kinds than places.
 const SHARE: usize = 1;
 const TLS_SHARE: usize = 50;
+
+/// After so many it is said how far it is: about half a minute.
+const PROGRESS: usize = 200_000;
 
 /// How many failures are shown in full.
 const SHOWN: usize = 10;

@@ -119,7 +119,13 @@ fn no_mail_is_lost_cut_or_shown_to_others() {
                     let is_played_twice = wanted <= TWICE || seed.is_multiple_of(10);
                     let again = is_played_twice.then(|| run(seed, false).hash);
                     let mut sums = sums.lock().unwrap();
+                    let before = sums.counts.sessions;
                     sums.add(seed, outcome, again);
+                    let now = sums.counts.sessions;
+                    if now / PROGRESS > before / PROGRESS && now < wanted {
+                        let (seconds, wrong) = (began.elapsed().as_secs(), sums.wrong.len());
+                        report(&format!("{now} of {wanted} sessions, {seconds} s, {wrong} worlds went wrong"));
+                    }
                     let done = sums.counts.sessions >= wanted || sums.wrong.len() >= 20;
                     enough.fetch_or(done, Relaxed);
                 }
@@ -164,6 +170,9 @@ fn command(seed: u64) -> String {
 fn report(text: &str) {
     println!("{text}");
 }
+
+/// After so many sessions it is said how far it is.
+const PROGRESS: u64 = 100_000;
 
 /// Up to so many sessions every seed is played twice.
 const TWICE: u64 = 100_000;
