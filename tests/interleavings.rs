@@ -41,7 +41,10 @@ fn in_every_order(manner: &Manner) {
         meetings.flat_map(|order| [Memory::Nothing, Memory::Everything].map(|memory| (order.clone(), memory)));
     let (mut orders, mut struck) = (BTreeSet::new(), 0);
     for ((number, order), memory) in meetings {
-        let manner = || Manner { turns: Some(Arc::new(Turns::new(order.clone()))), ..manner.clone() };
+        // What is remembered is of a session before, which has the first turn for its listing.
+        let listing: &[usize] = if memory == Memory::Everything { &[1] } else { &[] };
+        let turns = [listing, &order].concat();
+        let manner = || Manner { turns: Some(Arc::new(Turns::new(turns.clone()))), ..manner.clone() };
         let (on, nth, name, what) = faults[number % faults.len()].clone();
         for (fault, manner) in
             [("none".to_owned(), manner()), (format!("{on}, time {nth}: {name}"), manner().deviating(on, nth, what))]
@@ -89,6 +92,9 @@ async fn meet(manner: Manner, memory: Memory) -> Met {
     });
     let lines = Lines { server: server.clone(), capacity: 1024 };
     let gate = Gate::remembering(memory, Arc::new(lines), &|_, _| {});
+    if memory == Memory::Everything {
+        take(gate.connect(), &history, &[]).await;
+    }
     let (one, other) = (take(gate.connect(), &history, &[5, 7]), take(gate.connect(), &history, &[7, 9]));
     let (one, other) = tokio::join!(one, other);
     let order = server.received().iter().map(|received| received.connection).collect();
