@@ -42,9 +42,13 @@ fn who_only_looks_is_not_in_the_log() {
     drop(unread);
     probe(&format!("pop3://127.0.0.1:{}", popgate.port), 0, "+OK ", "");
     Pop3::connect(popgate.port).pass("tim", "sec ret");
+    // That would-be user wants help.
+    let refused = Pop3::connect(popgate.port).command("PASS sec ret");
+    assert!(refused.starts_with("-ERR"), "{refused}");
     let log = popgate.stop();
     let about_sessions: Vec<_> = log.lines().filter(|line| line.contains("session{")).collect();
-    assert!(about_sessions.iter().all(|line| line.contains("tim")) && !about_sessions.is_empty(), "{log}");
+    let ended = about_sessions.iter().filter(|line| line.contains("session ended")).count();
+    assert_eq!((ended, about_sessions.len()), (2, 3), "{log}");
 }
 
 #[test]

@@ -94,13 +94,14 @@ impl<U: Upstream> Session<'_, U> {
         let wait = match (&refused, reply.code()) {
             (Some(refused), Some(Code::Auth | Code::SysTemp)) => Some((refused.at, refused.delay)),
             (None, Some(Code::Auth)) => Some((Instant::now(), self.gateway.settings.failure_delay)),
-            // A challenge: the refusal comes next, when the client pleases, who keeps nobody from his turn meanwhile.
-            (Some(Refused { at, delay, .. }), None) => {
-                self.refused = Some(Refused { at: *at, delay: *delay, _turn: None });
-                None
+            // A challenge that explains a refusal tells of it, and is waited for in its place.
+            (Some(refused), None) => {
+                self.refused = Some(Refused { at: refused.at, delay: Duration::ZERO, _turn: None });
+                Some((refused.at, refused.delay))
             }
             _ => None,
         };
+        self.summary.refused |= !reply.is_ok();
         if let Some((tried, delay)) = wait.filter(|(_, delay)| !delay.is_zero()) {
             self.client.flush().await?;
             let chance = RandomState::new().hash_one(self.id) % 256;
@@ -304,5 +305,5 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const TO_LOG_IN: Duration = Duration::from_secs(300);
 
 /// How long a mailbox may take to open, however often the server shows that it is alive: a million messages are listed over
-/// a line of one megabit in half of it, and hardly any client waits that long.
+/// a line of one megabit a second in less than seven minutes, and hardly any client waits that long.
 const TO_OPEN: Duration = Duration::from_secs(600);

@@ -44,6 +44,8 @@ impl fmt::Display for End {
 pub(super) struct Summary {
     began: Instant,
     pub(super) user: Option<String>,
+    /// Something that it said before log-in was refused.
+    pub(super) refused: bool,
     /// The upstream that holds the maildrop, once it is open.
     pub(super) upstream: Option<String>,
     pub(super) top: Tally,
@@ -59,6 +61,7 @@ impl Summary {
         Self {
             began: Instant::now(),
             user: None,
+            refused: false,
             upstream: None,
             top: Tally::default(),
             retr: Tally::default(),
@@ -70,7 +73,7 @@ impl Summary {
     /// Writes the line. Load balancers and watchdogs come every few seconds to see whether somebody is there, and who reads
     /// the log does not want to know.
     pub(super) fn report(&self, end: End, peer: IpAddr) {
-        if self.user.is_none() && matches!(end, End::Quit | End::Disconnected) {
+        if self.user.is_none() && !self.refused && matches!(end, End::Quit | End::Disconnected) {
             debug!(%end, %peer, "nobody tried to log in");
             return;
         }
