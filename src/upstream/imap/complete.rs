@@ -81,10 +81,8 @@ async fn recover(conn: &mut Conn, missing: &[Uid], rows: &mut Vec<Message>) -> R
     while let Some(mut left) = sets.pop() {
         let asked = left.len();
         conn.view.message_limit = None;
-        let (given, refusal) = match left[..] {
-            [uid] => size(conn, uid).await?,
-            _ => fetch_some(conn, &left.iter().map(Uid::to_string).collect::<Vec<_>>().join(",")).await?,
-        };
+        let set = left.iter().map(Uid::to_string).collect::<Vec<_>>().join(",");
+        let (given, refusal) = fetch_some(conn, &set).await?;
         let is_limited = conn.view.message_limit.take().is_some();
         left.retain(|uid| given.binary_search_by_key(uid, |row| row.uid).is_err());
         rows.extend(given);
@@ -92,10 +90,7 @@ async fn recover(conn: &mut Conn, missing: &[Uid], rows: &mut Vec<Message>) -> R
             return Err(Malformed("more messages than a maildrop holds").into());
         }
         match left[..] {
-            [uid] if asked == 1 => {
-                warn!(%uid, "the server lists this message but does not give its size: it is not shown");
-                unlisted.push(uid);
-            }
+            [uid] if asked == 1 => unlisted.push(uid),
             _ if refusal.is_some() => {
                 refusals += 1;
                 let second = left.split_off(left.len() / 2);
@@ -109,19 +104,21 @@ async fn recover(conn: &mut Conn, missing: &[Uid], rows: &mut Vec<Message>) -> R
             return Err(last_refusal.unwrap_or_else(|| Malformed("a listing that is not complete").into()));
         }
     }
+    // A second time: what was in the way of the first may have passed while the others came.
+    let mut hidden = Vec::new();
+    for uid in unlisted {
+        let (given, refusal) = fetch_some(conn, &uid.to_string()).await?;
+        last_refusal = refusal.or(last_refusal);
+        if !given.iter().any(|row| row.uid == uid) {
+            warn!(%uid, "the server lists this message but does not give its size: it is not shown");
+            hidden.push(uid);
+        }
+        rows.extend(given);
+    }
     match last_refusal {
         // That no message can be listed does not make an empty maildrop.
         Some(refusal) if rows.is_empty() => Err(refusal),
-        _ => Ok(unlisted),
-    }
-}
-
-/// What the server has of one message, asked twice.
-async fn size(conn: &mut Conn, uid: Uid) -> Result<(Vec<Message>, Option<Trouble>), Trouble> {
-    let (rows, refusal) = fetch_some(conn, &uid.to_string()).await?;
-    match rows.iter().any(|row| row.uid == uid) {
-        true => Ok((rows, refusal)),
-        false => fetch_some(conn, &uid.to_string()).await,
+        _ => Ok(hidden),
     }
 }
 
