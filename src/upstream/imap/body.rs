@@ -1,14 +1,14 @@
 //! The bodies of a maildrop's messages: asked for or fetched ahead, received whole or as a stream, gone on with on a new
 //! line. Nothing counts as all of a message before the server has confirmed it.
 
-use std::{iter::Peekable, ops::Range};
+use std::{iter::Peekable, ops::Range, time::Duration};
 
 use tokio::time::sleep;
 use tracing::debug;
 
 use super::{
     ask,
-    conn::{Answer, COMMAND, Conn, Tag},
+    conn::{Answer, Conn, Tag},
     fault::{Outcome, Trouble},
     mailbox::ImapMailbox,
     stash::{self, Arrived, Claim, GROUP, GROUP_MESSAGES, Item},
@@ -95,23 +95,25 @@ impl ImapMailbox {
                 Ok(Asked::Gone) => return Ok(None),
                 // The client has waited long enough for one that is slow.
                 Err(trouble @ Trouble::Slow) => return Err(self.fault(trouble)),
-                Err(trouble) if again && trouble.pause().is_some() => {
+                Err(trouble) => {
+                    let pause = match trouble.is_lost_line() {
+                        true => self.may_reconnect().then_some(Duration::ZERO),
+                        false => trouble.pause(),
+                    };
+                    let Some(pause) = pause.filter(|_| again) else { return Err(self.fault(trouble)) };
+                    debug!(%trouble, ?pause, "a message is asked for again");
                     again = false;
-                    sleep(trouble.pause().unwrap_or_default()).await;
+                    sleep(pause).await;
                 }
-                Err(trouble) if again && trouble.is_lost_line() && self.may_reconnect() => {
-                    debug!(%trouble, "a message is asked for again");
-                    again = false;
-                }
-                Err(trouble) => return Err(self.fault(trouble)),
             }
         }
     }
 
     /// A piece that was fetched ahead, if it is as good as one that is asked for now.
     pub(super) async fn stashed(&mut self, piece: Piece) -> Result<Option<(u64, Extent)>, Fault> {
+        let is_replaceable = self.may_reconnect();
         let Some(conn) = &mut self.conn else { return Ok(None) };
-        let arrived = conn.stashed(piece).await;
+        let arrived = conn.stashed(piece, is_replaceable).await;
         let Arrived { offset, octets } = match arrived {
             // If the mailbox has become another one, its UIDs mean other messages.
             Ok(Some(arrived)) if conn.view.changed.is_none() => arrived,
@@ -303,7 +305,7 @@ impl ImapMailbox {
 /// Receives a small body whole and waits for its proof, so that a failure is an answer and never a torn message.
 async fn hold(conn: &mut Conn, tag: &Tag, uid: Uid, as_listed: bool) -> Result<Vec<u8>, Trouble> {
     let mut held = Vec::with_capacity(usize::try_from(conn.unread()).unwrap_or_default());
-    conn.hurry(COMMAND);
+    conn.hurry(HELD);
     loop {
         match conn.more_body().await? {
             0 => break,
@@ -351,6 +353,10 @@ const PIECE: usize = 64 * 1024;
 
 /// So much of a message is asked for again when it is gone on with. A server's last words are shorter, and are the last.
 const OVERLAP: usize = 1024;
+
+/// So long may it take until all of it is here: a server that shows by an octet now and then that it is alive is not waited
+/// for like one that sends.
+const HELD: Duration = Duration::from_secs(300);
 
 /// Up to this size a message is received whole and proved before its first octet is shown.
 const SMALL: u64 = 64 * 1024;

@@ -217,12 +217,15 @@ impl Conn {
         Ok(())
     }
 
-    /// Reads what is still open, and hears what the server has said meanwhile. An error: the line cannot be used.
-    pub(super) async fn ready(&mut self) -> Result<(), Trouble> {
+    /// Reads what is still open, and hears what the server has said meanwhile. An error: the line cannot be used. One that can
+    /// be had anew is not waited for as long as one that cannot.
+    pub(super) async fn ready(&mut self, is_replaceable: bool) -> Result<(), Trouble> {
         if self.broken {
             return Err(Trouble::Lost);
         }
-        self.hurry(SILENCE);
+        if is_replaceable {
+            self.hurry(SILENCE);
+        }
         self.quiesce().await?;
         self.unhurry();
         while let Some(heard) = self.listen().now_or_never() {
@@ -230,7 +233,7 @@ impl Conn {
                 return Err(self.fail(Trouble::Lost));
             }
         }
-        if self.tap.heard().elapsed() > QUIET {
+        if is_replaceable && self.tap.heard().elapsed() > QUIET {
             self.show_life().await?;
         }
         Ok(())
@@ -274,9 +277,11 @@ impl Conn {
     }
 
     /// A piece that was asked for ahead, as soon as the server has confirmed that it came whole. `None`: it was not asked for,
-    /// or did not come.
-    pub(super) async fn stashed(&mut self, piece: Piece) -> Result<Option<Arrived>, Trouble> {
-        self.hurry(SILENCE);
+    /// or did not come. A line that can be had anew is not waited for as long as one that cannot.
+    pub(super) async fn stashed(&mut self, piece: Piece, is_replaceable: bool) -> Result<Option<Arrived>, Trouble> {
+        if is_replaceable {
+            self.hurry(SILENCE);
+        }
         loop {
             match self.stash.take(piece) {
                 None if self.stash.expects(piece) => self.progress().await?,
@@ -407,7 +412,7 @@ impl Conn {
             Ok(Ok(octets)) => return Ok(octets),
             Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Trouble::Lost,
             Ok(Err(error)) => Trouble::Broken(error.kind()),
-            Err(_) if end < silent => Trouble::Slow,
+            Err(_) if end < self.tap.heard() + COMMAND => Trouble::Slow,
             Err(_) => Trouble::Silent("it sent a message"),
         };
         self.broken = true;

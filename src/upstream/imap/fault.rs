@@ -114,10 +114,6 @@ impl Trouble {
     /// How long to wait before the same is tried once more; `None` where that would not help.
     pub(super) fn pause(&self) -> Option<Duration> {
         let (Self::No(outcome) | Self::Bad(outcome)) = self else { return None };
-        // Microsoft 365, now and then, right after a good log-in; another line is in order.
-        if outcome.text.contains("authenticated but not connected") {
-            return Some(Duration::ZERO);
-        }
         let (_, backoff) = outcome.text.split_once("Suggested Backoff Time:")?;
         let milliseconds = backoff.split_ascii_whitespace().next()?.parse().ok()?;
         Some(Duration::from_millis(milliseconds).min(LONGEST_PAUSE))
@@ -128,6 +124,12 @@ impl Trouble {
         let Self::No(outcome) = self else { return false };
         let may = matches!(outcome.code.as_str(), "" | "SERVERBUG" | "UNAVAILABLE" | "CORRUPTION" | "EXPUNGEISSUED");
         may && self.pause().is_none()
+    }
+
+    /// Whether another line is in order: Microsoft 365 says so now and then, right after a good log-in.
+    pub(super) fn is_of_this_line(&self) -> bool {
+        let (Self::No(outcome) | Self::Bad(outcome)) = self else { return false };
+        outcome.text.contains("authenticated but not connected")
     }
 
     /// Whether the server is there, if this happened before a log-in; `None` where this process could not even ask.

@@ -91,10 +91,11 @@ impl ImapMailbox {
     pub(super) async fn line(&mut self) -> Result<&mut Conn, Fault> {
         self.reading = Reading::Nothing;
         if self.changed.is_none() {
+            let is_replaceable = self.may_reconnect();
             let ready = match &mut self.conn {
                 // It is given up below, whatever is still to come.
                 Some(conn) if conn.view.changed.is_some() => Ok(()),
-                Some(conn) => conn.ready().await,
+                Some(conn) => conn.ready(is_replaceable).await,
                 None => Err(Trouble::Lost),
             };
             if let Err(trouble) = ready {

@@ -211,6 +211,7 @@ async fn open(
         }
         let pause = match trouble {
             Trouble::Malformed(_) if led_astray => Some(Duration::ZERO),
+            _ if trouble.is_of_this_line() => Some(Duration::ZERO),
             _ => trouble.pause(),
         };
         let Some(pause) = pause.filter(|_| again) else {

@@ -44,6 +44,7 @@ pub(super) async fn settle(mailbox: &mut ImapMailbox, changes: &Changes) -> Sett
         Ok(settled) => settled,
         Err(_) => {
             // What was asked for is carried out nevertheless, as a whole rather than by halves: flagged and not expunged, say.
+            // Nobody waits for it, not even a process that ends: by then all of it is on its way.
             if let Some(conn) = mailbox.conn.take() {
                 tokio::spawn(conn.see_through(UPDATE));
             }
@@ -298,6 +299,7 @@ async fn count(conn: &mut Conn, outcome: Result<Outcome, Trouble>, criteria: &st
 /// something else; both ascend.
 async fn verify(mailbox: &mut ImapMailbox, left: &[Uid]) -> Result<(Vec<Uid>, Vec<Uid>), Fault> {
     let (mut gone, mut changed) = (Vec::new(), Vec::new());
+    let mut unread = 0;
     for set in sets(left, &mailbox.known()) {
         let (here, absent) = match still_there(mailbox.line_in_use()?, set).await {
             Ok(found) => found,
@@ -305,11 +307,16 @@ async fn verify(mailbox: &mut ImapMailbox, left: &[Uid]) -> Result<(Vec<Uid>, Ve
         };
         gone.extend(absent);
         for (uid, message) in here {
-            if message.is_none_or(|message| mailbox.snapshot.find(uid) != Some(message)) {
-                warn!(%uid, "the message has not the size with which it was listed: it is not deleted");
-                changed.push(uid);
+            match message {
+                Some(message) if mailbox.snapshot.find(uid) == Some(message) => continue,
+                Some(_) => warn!(%uid, "the message has not the size with which it was listed: it is not deleted"),
+                None => unread += 1,
             }
+            changed.push(uid);
         }
+    }
+    if unread > 0 {
+        warn!(messages = unread, "what messages are now could not be read: they are not deleted");
     }
     if !changed.is_empty() {
         mailbox.forget();
