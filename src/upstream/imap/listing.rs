@@ -94,7 +94,7 @@ pub(super) async fn open(
     if access == Access::Look {
         conn.view.suppose_writable();
     }
-    let (messages, mut unlisted) = messages(&mut conn, &selected, &fetch, known, &mut remembered).await?;
+    let (messages, mut unlisted) = all(&mut conn, &selected, &fetch, known, &mut remembered).await?;
     let listed = match list {
         Some(list) => Some(conn.finish(&list).await),
         None => None,
@@ -143,7 +143,7 @@ pub(super) async fn renew(
         uid_next: None,
         expunged: conn.view.expunged,
     };
-    let (messages, mut unlisted) = messages(conn, &selected, &fetch, &mut known, &mut remembered).await?;
+    let (messages, mut unlisted) = all(conn, &selected, &fetch, &mut known, &mut remembered).await?;
     let removal = (ground.removal.clone(), deletion);
     let (snapshot, new, known) =
         shown(server, conn, &selected, known.as_deref(), messages, &mut unlisted, removal).await?;
@@ -221,7 +221,7 @@ fn ask_rows(conn: &mut Conn, from: Option<Uid>) -> Result<Tag, Trouble> {
 
 /// All messages: which are shown, and which could not be listed. They are what is `known` and the answer to `fetch`, or what
 /// a first visitor is told, and then nothing is `remembered`.
-async fn messages(
+async fn all(
     conn: &mut Conn,
     selected: &Selected,
     fetch: &Tag,
