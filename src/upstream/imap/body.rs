@@ -146,8 +146,8 @@ impl ImapMailbox {
         }
     }
 
-    /// Sends a command for the next pieces, as many as one asks for. `false`: nothing is asked for, because nothing is left that
-    /// may be, or there is no room.
+    /// Sends a command for the next pieces, as many as one asks for. `false`: nothing is asked for, because nothing is left
+    /// that may be, or there is no room.
     pub(super) fn ask_group(
         &mut self,
         pieces: &mut Peekable<impl Iterator<Item = (Piece, Claim)>>,

@@ -1,7 +1,8 @@
 //! One line to the server: commands out, outcomes in.
 //!
-//! Every command goes through [`Conn::send`], or [`Conn::log_in`], and is open until [`Conn::finish`] has its tagged reply; nothing but a tagged
-//! OK in the mailbox that was selected is a success. Any surprise breaks the line for good: a broken line is never used again.
+//! Every command goes through [`Conn::send`], or [`Conn::log_in`], and is open until [`Conn::finish`] has its tagged reply;
+//! nothing but a tagged OK in the mailbox that was selected is a success. Any surprise breaks the line for good: a broken
+//! line is never used again.
 //!
 //! async-imap decodes what the server says. Its client exists for one response at a time, so that a line that waits holds
 //! none of its buffers; tags are made here, because they go on where the last one ended.
@@ -142,8 +143,9 @@ impl Conn {
         if self.is_usable() && self.open.is_empty() { self.tap.into_wire() } else { None }
     }
 
-    /// Logs in. If it fails, the challenge for which there was no answer belongs to the failure. What the server has said before
-    /// is forgotten. So is `introduction`, a command in the same flight: what it is answered, and when, concerns nobody.
+    /// Logs in. If it fails, the challenge for which there was no answer belongs to the failure. What the server has said
+    /// before is forgotten. So is `introduction`, a command in the same flight: what it is answered, and when, concerns
+    /// nobody.
     pub(super) async fn log_in(
         &mut self,
         introduction: Option<&str>,
@@ -360,7 +362,8 @@ impl Conn {
         Ok(())
     }
 
-    /// The buffer for the large pieces in which listings come is given back if the client has nothing to ask now: many only look.
+    /// The buffer for the large pieces in which listings come is given back if the client has nothing to ask now: many only
+    /// look.
     pub(super) fn relax(&mut self) {
         self.tap.relax();
     }
