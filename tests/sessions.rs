@@ -285,3 +285,24 @@ async fn a_listing_that_does_not_end_is_given_up() {
     ok(client.log_in().await);
     client.leave().await;
 }
+
+/// … but where there can be no other line, a slow one is better than none.
+#[tokio::test(start_paused = true)]
+async fn a_slow_line_that_cannot_be_replaced_is_waited_for() {
+    let slow = What::Drip(200, Duration::from_millis(100));
+    let server = Server::fixture(Manner::default().deviating("UID FETCH", 0, slow));
+    server.with("tim", "INBOX", |inbox| {
+        inbox.uid_validity = None;
+        inbox.deliver(Content::Filler(200_000));
+    });
+    let mut client = Gate::new(&server).connect();
+    ok(client.log_in().await);
+    for number in [1, 4, 2] {
+        ok(client.ask(&format!("RETR {number}")).await);
+        let octets = server.with("tim", "INBOX", |inbox| inbox.messages[number - 1].content.octets());
+        assert!(client.body().await.unwrap() == stuffed(&octets), "{number}");
+    }
+    ok(client.ask("QUIT").await);
+    client.leave().await;
+    assert_eq!(server.connections(), 1);
+}

@@ -44,7 +44,7 @@ impl fmt::Display for End {
 pub(super) struct Summary {
     began: Instant,
     pub(super) user: Option<String>,
-    /// Something that it said before log-in was refused.
+    /// Something that it said before log-in was refused, or is half of a log-in.
     pub(super) refused: bool,
     /// The upstream that holds the maildrop, once it is open.
     pub(super) upstream: Option<String>,
@@ -74,7 +74,7 @@ impl Summary {
     /// the log does not want to know.
     pub(super) fn report(&self, end: End, peer: IpAddr) {
         if self.user.is_none() && !self.refused && matches!(end, End::Quit | End::Disconnected) {
-            debug!(%end, %peer, "nobody tried to log in");
+            debug!(%end, %peer, "the session ended before anything was tried");
             return;
         }
         info!(
