@@ -92,19 +92,23 @@ impl Layers {
 
     /// What figment has to say, in our form.
     fn problem(&self, error: &figment::Error) -> Problem {
-        let mut path = error.path.join(".");
+        // Not one text with points between: whoever writes `"a.b" = 1` has written a single name.
+        let mut path: Vec<&str> = error.path.iter().map(String::as_str).collect();
         if let Trouble::MissingField(field) = &error.kind {
-            path = format!("{path}.{field}");
+            path.push(field);
         }
-        let key = without_numbers(&path);
+        let names = self.names(&path);
+        let key = written(&names);
+        let value = walk(&self.merged, path.iter().copied());
         // A missing key stands nowhere; the table that lacks it does.
-        let table = path.rsplit_once('.').map_or("", |(table, _)| table);
-        let source = self.source(&path).or_else(|| self.source(table));
+        let table = path.split_last().and_then(|(_, table)| walk(&self.merged, table.iter().copied()));
+        let layer = [value, table].into_iter().flatten().find_map(|value| self.figment.get_metadata(value.tag()));
+        let source = layer.map(|layer| layer.name.to_string());
         match &error.kind {
             Trouble::UnknownField(..) => Problem {
                 source,
                 found: "there is no such key".to_owned(),
-                instead: format!("nearest: {}", keys::nearest(&key)),
+                instead: format!("nearest: {}", keys::nearest(&names.join("."))),
                 key,
             },
             Trouble::MissingField(_) => Problem {
@@ -113,11 +117,17 @@ impl Layers {
                 instead: format!("needed: {}", keys::allowed(&key)),
                 key,
             },
-            _ => {
-                let found = find(&self.merged, &path).map_or_else(|| error.to_string(), show);
-                Problem::value(source, &key, found)
-            }
+            _ => Problem::value(source, &key, value.map_or_else(|| error.to_string(), show)),
         }
+    }
+
+    /// What keys are called by: a path without the numbers of items.
+    fn names<'a>(&self, path: &[&'a str]) -> Vec<&'a str> {
+        let is_number = |depth: usize| {
+            let within = walk(&self.merged, path[..depth].iter().copied());
+            matches!(within, Some(Value::Array(..)))
+        };
+        path.iter().enumerate().filter(|(depth, _)| !is_number(*depth)).map(|(_, name)| *name).collect()
     }
 }
 
@@ -203,7 +213,12 @@ impl Layer {
 
 /// The value of a key, or a whole table; items of lists by their numbers.
 pub(super) fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
-    key.split('.').filter(|part| !part.is_empty()).try_fold(value, |value, part| match value {
+    walk(value, key.split('.').filter(|part| !part.is_empty()))
+}
+
+/// The same for a path whose names may have points in them.
+fn walk<'a, 'b>(value: &'a Value, mut path: impl Iterator<Item = &'b str>) -> Option<&'a Value> {
+    path.try_fold(value, |value, part| match value {
         Value::Dict(_, dict) => dict.get(part),
         Value::Array(_, items) => items.get(part.parse::<usize>().ok()?),
         _ => None,
@@ -214,6 +229,15 @@ pub(super) fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
 pub(super) fn without_numbers(path: &str) -> String {
     let parts: Vec<_> = path.split('.').filter(|part| part.parse::<usize>().is_err()).collect();
     parts.join(".")
+}
+
+/// A key as it would stand in a TOML file.
+fn written(names: &[&str]) -> String {
+    let is_bare = |name: &str| {
+        !name.is_empty() && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-_".contains(&octet))
+    };
+    let names = names.iter().map(|name| if is_bare(name) { (*name).to_owned() } else { quoted(name) });
+    names.collect::<Vec<_>>().join(".")
 }
 
 /// A value as it would stand in a TOML file.
