@@ -73,7 +73,7 @@ impl fmt::Display for Problem {
         if !self.key.is_empty() {
             write!(f, "{}: ", in_a_line(&self.key))?;
         }
-        write!(f, "{}; {}", in_a_line(&self.found), self.instead)
+        write!(f, "{}; {}", in_a_line(&self.found), in_a_line(&self.instead))
     }
 }
 
