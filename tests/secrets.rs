@@ -2,9 +2,7 @@
 //! written, in no form in which one could read it. F-19, T287.
 
 use std::{
-    env,
-    fmt::Write as _,
-    fs,
+    env, fs,
     io::{self, Read as _, Write as _},
     net::TcpStream,
     process::Command,
@@ -21,6 +19,7 @@ use tracing_subscriber::{fmt, layer::SubscriberExt, util::SubscriberInitExt};
 use crate::support::{
     gate::Gate,
     http,
+    overheard::{forms_of, percent},
     script::{Account, Content, Manner, Server, What},
     serve::{Popgate, on_a_port},
 };
@@ -31,7 +30,7 @@ const LINE: &str = "Kanarien, streng geheim: 7 Stück";
 
 /// A log in memory.
 #[derive(Clone, Default)]
-pub(crate) struct Sink(Arc<Mutex<Vec<u8>>>);
+struct Sink(Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Sink {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
@@ -44,7 +43,7 @@ impl io::Write for Sink {
 }
 
 impl Sink {
-    pub(crate) fn text(&self) -> String {
+    fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
     }
 }
@@ -270,37 +269,4 @@ fn servers() -> Vec<Server> {
 fn found(text: &str) -> Vec<String> {
     let parts = |secret: &'static str| [&secret[..16], &secret[secret.len() - 12..]];
     [PASSWORD, TOKEN, LINE].into_iter().flat_map(parts).flat_map(|part| forms_of(part, text)).collect()
-}
-
-/// The forms in which this is in a text.
-pub(crate) fn forms_of(secret: &str, text: &str) -> Vec<String> {
-    let mut forms = vec![
-        secret.to_string(),
-        secret.escape_default().to_string(),
-        secret.as_bytes().escape_ascii().to_string(),
-        serde_json::to_string(secret).unwrap().trim_matches('"').to_owned(),
-        percent(secret),
-        secret.bytes().map(|octet| octet.to_string()).collect::<Vec<_>>().join(", "),
-        secret.bytes().fold(String::new(), |mut hex, octet| {
-            let _ = write!(hex, "{octet:02x}");
-            hex
-        }),
-    ];
-    // Base64, wherever in a group of three it begins: without the octets that depend on its neighbours.
-    forms.extend((0..3).map(|shift| {
-        let encoded = STANDARD.encode(format!("{}{secret}", "_".repeat(shift)));
-        encoded[4..(shift + secret.len()) / 3 * 4].to_string()
-    }));
-    let lower = text.to_lowercase();
-    forms.into_iter().filter(|form| lower.contains(&form.to_lowercase())).collect()
-}
-
-fn percent(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut out, octet| {
-        let _ = match octet {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => write!(out, "{}", char::from(octet)),
-            _ => write!(out, "%{octet:02X}"),
-        };
-        out
-    })
 }

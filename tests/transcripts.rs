@@ -1,7 +1,7 @@
 //! Plays every dialogue of `tests/transcripts`, once on roomy lines and once on lines of eight octets, on which every line
 //! arrives in crumbs; by a popgate that keeps nothing for the next session, and by one that keeps listing and line. Only
-//! these say what a client reads and what an upstream hears, word for word. All of it happens at TRACE, and no password is
-//! in what is logged then (F-19).
+//! these say what a client reads and what an upstream hears, word for word. All of it happens at TRACE, and no password
+//! and no token is in what is logged then (F-19).
 
 use std::{collections::BTreeSet, fs, net::SocketAddr, path::Path, sync::Arc};
 
@@ -11,22 +11,19 @@ use popgate::{
         Accept, Dial,
         tls::{Acceptor, Connector},
     },
-    telemetry::{self, Format, Settings},
     upstream::{
         imap::{self, Budget, Deleted, Imap, OnDelete, Security},
         sparing::Sparing,
     },
 };
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::{
-    secrets::{Sink, forms_of},
-    support::{
-        chat::{Options, Score, Serve, play},
-        gate::{self, Memory},
-        tls,
-    },
+use crate::support::{
+    chat::{Options, Score, Serve, play},
+    gate::{self, Memory},
+    overheard::Overheard,
+    script::SECRETS,
+    tls,
 };
 
 macro_rules! folders {
@@ -55,16 +52,12 @@ fn play_all(folder: &str) {
     let files = fs::read_dir(Path::new("tests/transcripts").join(folder)).unwrap();
     let names = files.map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned());
     let names: BTreeSet<String> = names.map(|name| format!("{folder}/{name}")).collect();
-    let log = Sink::default();
-    let (settings, writer) =
-        (Settings { format: Format::Text, level: telemetry::level("trace").unwrap() }, log.clone());
-    let guard = telemetry::subscriber(&settings, move || writer.clone(), false).set_default();
+    let log = Overheard::begin(&SECRETS);
     let failures: Vec<String> =
         names.iter().filter(|name| name.contains(&wanted)).filter_map(|name| failure(name)).collect();
-    drop(guard);
-    let log = log.text();
-    assert!(log.contains("session{") || !wanted.is_empty(), "nothing was logged");
-    assert_eq!(forms_of("sec ret", &log), Vec::<String>::new(), "{folder}");
+    let (secrets, octets) = log.end();
+    assert!(octets > 0 || !wanted.is_empty(), "nothing was logged");
+    assert_eq!(secrets, BTreeSet::new(), "{folder}");
     assert!(failures.is_empty(), "{} of {} differ\n\n{}", failures.len(), names.len(), failures.join("\n"));
 }
 

@@ -163,8 +163,8 @@ pub(super) fn recordings() -> Vec<Recording> {
         of("log in by PLAIN in two steps", "USER tim\nPASS sec ret\nSTAT\nQUIT").before("IMAP4rev1 AUTH=PLAIN"),
         of("log in by SASL PLAIN", "CAPA\nAUTH PLAIN\nAHRpbQBzZWMgcmV0\nSTAT\nQUIT"),
         Recording {
-            look: "AUTH XOAUTH2 dXNlcj10aW0BYXV0aD1CZWFyZXIgVAEB\nUIDL\nQUIT",
-            ..of("log in by XOAUTH2", "AUTH XOAUTH2 dXNlcj10aW0BYXV0aD1CZWFyZXIgVAEB\nSTAT\nQUIT")
+            look: "AUTH XOAUTH2 dXNlcj10aW0BYXV0aD1CZWFyZXIgeWEyOS5LYW5hcmllbi1UAQE=\nUIDL\nQUIT",
+            ..of("log in by XOAUTH2", "AUTH XOAUTH2 dXNlcj10aW0BYXV0aD1CZWFyZXIgeWEyOS5LYW5hcmllbi1UAQE=\nSTAT\nQUIT")
         },
         Recording {
             needs_new_line: true,

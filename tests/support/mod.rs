@@ -11,6 +11,8 @@ pub(crate) mod gate;
 pub(crate) mod http;
 pub(crate) mod imap;
 pub(crate) mod messages;
+#[allow(dead_code, reason = "measurements use none of it")]
+pub(crate) mod overheard;
 #[allow(dead_code, reason = "measurements use the rest")]
 pub(crate) mod pop3;
 pub(crate) mod process;

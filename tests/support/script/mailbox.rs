@@ -57,9 +57,14 @@ pub(crate) enum Content {
     Filler(u64),
 }
 
+/// What proves that somebody is `tim`: they are to be in no log.
+pub(crate) const SECRETS: [&str; 2] = [PASSWORD, TOKEN];
+const PASSWORD: &str = "sec ret";
+const TOKEN: &str = "ya29.Kanarien-T";
+
 impl Account {
-    /// The fixture FX of the test catalogue: user `tim`, password `sec ret`, token `T`; INBOX with UIDVALIDITY 100, UIDNEXT
-    /// 12 and the UIDs 5, 7, 9 of 120, 200 and 300 octets; an empty `Trash`.
+    /// The fixture FX of the test catalogue: user `tim`, password `sec ret`, token `ya29.Kanarien-T`; INBOX with
+    /// UIDVALIDITY 100, UIDNEXT 12 and the UIDs 5, 7, 9 of 120, 200 and 300 octets; an empty `Trash`.
     pub(crate) fn fixture() -> Self {
         let mut inbox = Mailbox::new("INBOX", "\\HasNoChildren");
         for (uid, octets) in [(5, 120), (7, 200), (9, 300)] {
@@ -69,8 +74,8 @@ impl Account {
         inbox.uid_next = 12;
         Self {
             user: "tim".into(),
-            password: Some(b"sec ret".to_vec()),
-            token: Some("T".into()),
+            password: Some(PASSWORD.into()),
+            token: Some(TOKEN.into()),
             mailboxes: vec![inbox, Mailbox::new("Trash", "\\HasNoChildren \\Trash")],
         }
     }

@@ -17,7 +17,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub(crate) use mailbox::{Account, Content, Mailbox, Message};
+pub(crate) use mailbox::{Account, Content, Mailbox, Message, SECRETS};
 pub(crate) use turns::Turns;
 
 /// A line to a client.

@@ -1,0 +1,135 @@
+//! What popgate logs while something is tried with it, searched for secrets: none may be in it, in no form in which one could
+//! read it (F-19).
+
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    io,
+    sync::{Arc, Mutex},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use memchr::memmem;
+use popgate::telemetry::{self, Format, Settings};
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Everything that is logged on this thread, at TRACE, until it ends.
+pub(crate) struct Overheard {
+    log: Log,
+    _guard: tracing::subscriber::DefaultGuard,
+}
+
+#[derive(Clone)]
+struct Log(Arc<Mutex<Searched>>);
+
+/// A text that may be long: what has been searched is not kept.
+struct Searched {
+    forms: Vec<String>,
+    octets: usize,
+    /// What is to be searched; it begins with the end of what has been.
+    text: Vec<u8>,
+    found: BTreeSet<String>,
+}
+
+impl Overheard {
+    /// From now on. The secrets should be so long that they are nowhere by chance.
+    pub(crate) fn begin(secrets: &[&str]) -> Self {
+        let forms = secrets.iter().flat_map(|secret| forms(secret)).collect();
+        let log =
+            Log(Arc::new(Mutex::new(Searched { forms, octets: 0, text: Vec::new(), found: BTreeSet::default() })));
+        let (settings, writer) =
+            (Settings { format: Format::Text, level: telemetry::level("trace").unwrap() }, log.clone());
+        let guard = telemetry::subscriber(&settings, move || writer.clone(), false).set_default();
+        Self { log, _guard: guard }
+    }
+
+    /// Ends it. The forms of secrets that were in what was logged, and how many octets that was.
+    pub(crate) fn end(self) -> (BTreeSet<String>, usize) {
+        let mut log = self.log.0.lock().unwrap();
+        log.search();
+        (log.found.clone(), log.octets)
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        let mut log = self.0.lock().unwrap();
+        log.octets += octets.len();
+        log.text.extend_from_slice(octets);
+        if log.text.len() > AT_ONCE {
+            log.search();
+        }
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Searched {
+    fn search(&mut self) {
+        let Self { forms, text, found, .. } = self;
+        found.extend(forms.iter().filter(|form| memmem::find(text, form.as_bytes()).is_some()).cloned());
+        let longest = forms.iter().map(String::len).max().unwrap_or_default();
+        text.drain(..text.len().saturating_sub(longest));
+    }
+}
+
+/// The forms in which this is in a text.
+pub(crate) fn forms_of(secret: &str, text: &str) -> Vec<String> {
+    forms(secret).into_iter().filter(|form| text.contains(form.as_str())).collect()
+}
+
+/// How a secret may look: as it is, escaped, percent-encoded, as numbers, in hexadecimal and in base64.
+fn forms(secret: &str) -> Vec<String> {
+    let hexadecimal = |octets: &[u8]| {
+        octets.iter().fold(String::new(), |mut hex, octet| {
+            let _ = write!(hex, "{octet:02x}");
+            hex
+        })
+    };
+    let mut forms = vec![
+        secret.to_string(),
+        secret.escape_default().to_string(),
+        secret.as_bytes().escape_ascii().to_string(),
+        serde_json::to_string(secret).unwrap().trim_matches('"').to_owned(),
+        percent(secret),
+        secret.bytes().map(|octet| octet.to_string()).collect::<Vec<_>>().join(", "),
+        hexadecimal(secret.as_bytes()),
+        hexadecimal(secret.as_bytes()).to_uppercase(),
+    ];
+    // Base64, wherever in a group of three it begins: without the octets that depend on its neighbours.
+    forms.extend((0..3).map(|shift| {
+        let encoded = STANDARD.encode(format!("{}{secret}", "_".repeat(shift)));
+        encoded[4..(shift + secret.len()) / 3 * 4].to_string()
+    }));
+    forms
+}
+
+/// With everything that has a meaning in a URL as `%` and two digits.
+pub(crate) fn percent(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut out, octet| {
+        let _ = match octet {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => write!(out, "{}", char::from(octet)),
+            _ => write!(out, "%{octet:02X}"),
+        };
+        out
+    })
+}
+
+/// So many octets are searched at a time.
+const AT_ONCE: usize = 1 << 18;
+
+#[test]
+fn a_secret_is_found_across_what_is_searched_at_once() {
+    use std::io::Write as _;
+
+    let log = Overheard::begin(&["Kanarienvogel"]);
+    let mut writer = log.log.clone();
+    writer.write_all(&vec![b'-'; AT_ONCE - 5]).unwrap();
+    writer.write_all(b"Kanarien").unwrap();
+    writer.write_all(b"vogel").unwrap();
+    assert_eq!(log.end(), (["Kanarienvogel".to_owned()].into(), AT_ONCE + 8));
+    assert_eq!(Overheard::begin(&["Kanarienvogel"]).end(), (BTreeSet::new(), 0));
+}
