@@ -1,6 +1,7 @@
 //! An upstream that does everything wrong, under whole sessions. Whatever it says, the client is told the truth: a message
 //! is whole or has no dot, `+OK` to QUIT means that what was deleted is gone, and nothing else ever is. Many rows are what
-//! async-imap and imap-proto by themselves stumble over, panic at, or take for success.
+//! async-imap and imap-proto by themselves stumble over, panic at, or take for success. All of it happens at TRACE, and no
+//! password is in what is logged then (F-19).
 
 use std::{
     io,
@@ -19,7 +20,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use crate::support::{
     chat::stuffed,
     gate::{Client, Gate, Lines, Memory},
-    script::{Account, Content, Mailbox, Manner, Server, What},
+    overheard::Overheard,
+    script::{Account, Content, Mailbox, Manner, SECRETS, Server, What},
 };
 
 /// The mailbox of all these sessions: UIDs 5, 7, 9 are a small message, one that is streamed, and a small one.
@@ -234,6 +236,7 @@ const COMMANDS: [&str; 17] = [
 
 #[tokio::test(start_paused = true)]
 async fn honest_servers_of_every_kind() {
+    let log = Overheard::begin(&SECRETS);
     for (name, manner) in manners() {
         for asking in [Asking::Singly, Asking::Ahead] {
             assert!(tell(manner.clone(), asking, name).await, "{name}, {asking:?}");
@@ -249,16 +252,19 @@ async fn honest_servers_of_every_kind() {
         }
         assert!(times > 0, "{command}");
     }
+    log.holds_no_secret();
 }
 
 /// §2.5: NO, BAD, BYE and the end of the line for every command, once and always, and a reply to another command first.
 #[tokio::test(start_paused = true)]
 async fn refusals_and_ends_for_every_command() {
+    let log = Overheard::begin(&SECRETS);
     for asking in [Asking::Singly, Asking::Ahead] {
         for (name, manner) in manners() {
             refusals_and_ends(name, &manner, asking).await;
         }
     }
+    log.holds_no_secret();
 }
 
 async fn refusals_and_ends(name: &str, manner: &Manner, asking: Asking) {
@@ -400,6 +406,7 @@ const TALKATIVE: [(&str, Asking); 10] = [
 /// §2.3, C.12: unknown and odd lines are borne with.
 #[tokio::test(start_paused = true)]
 async fn odd_lines_do_no_harm() {
+    let log = Overheard::begin(&SECRETS);
     for (command, asking) in TALKATIVE {
         for octets in harmless() {
             let shown = format!("{} before the reply to {command}", shown(&octets));
@@ -407,11 +414,13 @@ async fn odd_lines_do_no_harm() {
             assert!(tell(manner, asking, &shown).await, "{shown}");
         }
     }
+    log.holds_no_secret();
 }
 
 /// §2.1, §2.2, C.12: the line is not used any more, and the client is told.
 #[tokio::test(start_paused = true)]
 async fn wrong_lines_end_in_a_refusal() {
+    let log = Overheard::begin(&SECRETS);
     for (command, asking) in TALKATIVE {
         for octets in harmful() {
             let shown = format!("{} before the reply to {command}", shown(&octets));
@@ -422,11 +431,13 @@ async fn wrong_lines_end_in_a_refusal() {
             assert!(!fine || command == "LOGOUT" || called_for, "{shown}");
         }
     }
+    log.holds_no_secret();
 }
 
 /// §2.3: bodies in every form.
 #[tokio::test(start_paused = true)]
 async fn odd_bodies() {
+    let log = Overheard::begin(&SECRETS);
     for (uid, asking) in
         [("UID FETCH 5 ", Asking::Singly), ("UID FETCH 7 ", Asking::Singly), ("UID FETCH 7,9 ", Asking::Ahead)]
     {
@@ -464,11 +475,13 @@ async fn odd_bodies() {
             tell(manner, asking, &format!("no body for {uid}")).await;
         }
     }
+    log.holds_no_secret();
 }
 
 /// T284, T0A0, §4.3: the line to the upstream ends, falls silent or brings one wrong octet after every number of octets.
 #[tokio::test(start_paused = true)]
 async fn cut_after_every_octet() {
+    let log = Overheard::begin(&SECRETS);
     let counted =
         Arc::new(Cut { server: server(Manner::default()), at: u64::MAX, how: How::End, octets: Arc::default() });
     let mut client = Gate::with(counted.clone(), &|_, _| {}).connect();
@@ -493,11 +506,13 @@ async fn cut_after_every_octet() {
             assert!(lies.is_empty(), "{how:?} at {at} of {total}: {lies:#?}\nsaid: {:#?}", seen.lines);
         }
     }
+    log.holds_no_secret();
 }
 
 /// T285: the client's line ends after every number of octets. What it has not asked for to the last octet is not done.
 #[tokio::test(start_paused = true)]
 async fn the_client_is_cut_after_every_octet() {
+    let log = Overheard::begin(&SECRETS);
     let commands = "USER tim\r\nPASS sec ret\r\nDELE 1\r\nRETR 2\r\nDELE 3\r\nQUIT\r\n";
     for at in 0..=commands.len() {
         let server = server(Manner::default());
@@ -512,12 +527,14 @@ async fn the_client_is_cut_after_every_octet() {
         let quit = commands[..at].ends_with("QUIT\r\n");
         assert_eq!(left, if quit { vec![7] } else { vec![5, 7, 9] }, "at {at}");
     }
+    log.holds_no_secret();
 }
 
 /// T242, F33: the process ends at any moment, and so do its lines. The next session, of a popgate that remembers nothing or
 /// of one that goes on, finds every message that was not deleted, and can delete the others again.
 #[tokio::test(start_paused = true)]
 async fn killed_at_every_step() {
+    let log = Overheard::begin(&SECRETS);
     for (name, manner) in manners() {
         for memory in [Memory::Nothing, Memory::Everything] {
             let mut polls = 0;
@@ -527,6 +544,7 @@ async fn killed_at_every_step() {
             assert!(polls > 5, "{name}: {polls} steps cannot be a session");
         }
     }
+    log.holds_no_secret();
 }
 
 /// Whether the session was over by then.

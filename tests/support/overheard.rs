@@ -49,6 +49,14 @@ impl Overheard {
         log.search();
         (log.found.clone(), log.octets)
     }
+
+    /// Ends it; panics if a secret was in what was logged, or if nothing was.
+    #[track_caller]
+    pub(crate) fn holds_no_secret(self) {
+        let (secrets, octets) = self.end();
+        assert_eq!(secrets, BTreeSet::new());
+        assert!(octets > 0, "nothing was logged");
+    }
 }
 
 impl io::Write for Log {
