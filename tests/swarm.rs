@@ -1,6 +1,7 @@
 //! Many clients at once, a server with faults drawn by lot, and another program in the same mailboxes: what nobody has
 //! thought of. Each seed is a world of its own and plays the same every time. No mail may be lost, come back, be cut or be
-//! shown to others, whatever happens, and when faults stop everybody gets what there is.
+//! shown to others, whatever happens; nobody gets in with a wrong password, and no right one is logged; and when faults stop
+//! everybody gets what there is.
 //!
 //! `SWARM_SESSIONS=1000000` runs so many sessions, from `SWARM_FROM` on; `SWARM_SEED` plays one seed and shows what is wrong
 //! in it.
@@ -13,6 +14,7 @@ mod trace;
 mod world;
 
 use std::{
+    collections::BTreeSet,
     env, fmt,
     sync::{
         Mutex,
@@ -22,7 +24,11 @@ use std::{
     time::Instant,
 };
 
-use self::world::{Counts, Outcome, run};
+use self::{
+    client::SECRETS,
+    world::{Counts, Outcome, run},
+};
+use crate::support::overheard::Overheard;
 
 /// A number from the environment.
 fn number(name: &str) -> Option<u64> {
@@ -34,18 +40,42 @@ fn number(name: &str) -> Option<u64> {
 struct Sums {
     seeds: u64,
     twice: u64,
+    /// Worlds of which all was logged.
+    overheard: u64,
     counts: Counts,
     /// Seeds that went wrong, and how.
     wrong: Vec<(u64, Vec<String>)>,
 }
 
+/// What a world was like the second time.
+struct Again {
+    outcome: Outcome,
+    /// What is in the log and must not be, and how long the log is.
+    secrets: BTreeSet<String>,
+    logged: usize,
+}
+
+impl Again {
+    /// Plays it. Of every tenth all is logged, which changes nothing else.
+    fn play(seed: u64, kept: bool) -> Self {
+        let log = seed.is_multiple_of(10).then(|| Overheard::begin(&SECRETS));
+        let outcome = run(seed, kept);
+        let (secrets, logged) = log.map(Overheard::end).unwrap_or_default();
+        Self { outcome, secrets, logged }
+    }
+}
+
 impl Sums {
-    fn add(&mut self, seed: u64, outcome: Outcome, again: Option<u64>) {
+    fn add(&mut self, seed: u64, outcome: Outcome, again: Option<Again>) {
         self.seeds += 1;
-        self.twice += u64::from(again.is_some());
         let mut wrong: Vec<String> = outcome.findings.iter().map(ToString::to_string).collect();
-        if again.is_some_and(|again| again != outcome.hash) {
-            wrong.push("played differently the second time".into());
+        if let Some(again) = again {
+            self.twice += 1;
+            self.overheard += u64::from(again.logged > 0);
+            if again.outcome.hash != outcome.hash {
+                wrong.push("played differently the second time".into());
+            }
+            wrong.extend(again.secrets.iter().map(|form| format!("logged: {form}")));
         }
         if !wrong.is_empty() {
             self.wrong.push((seed, wrong));
@@ -74,10 +104,11 @@ impl fmt::Display for Sums {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Counts { sessions, logins, fetches, peeks, deliveries, confirmed, possible, connections, faults } =
             &self.counts;
-        let twice = self.twice;
+        let (twice, overheard) = (self.twice, self.overheard);
         for (name, count) in [
             ("worlds", &self.seeds),
             ("… played twice", &twice),
+            ("… and searched for secrets at TRACE", &overheard),
             ("POP3 sessions", sessions),
             ("… that logged in", logins),
             ("IMAP connections", connections),
@@ -117,7 +148,7 @@ fn no_mail_is_lost_cut_or_shown_to_others() {
                     let outcome = run(seed, false);
                     // In a very long run every tenth is enough to see that chance is the seed's alone.
                     let is_played_twice = wanted <= TWICE || seed.is_multiple_of(10);
-                    let again = is_played_twice.then(|| run(seed, false).hash);
+                    let again = is_played_twice.then(|| Again::play(seed, false));
                     let mut sums = sums.lock().unwrap();
                     let before = sums.counts.sessions;
                     sums.add(seed, outcome, again);
@@ -147,10 +178,10 @@ fn no_mail_is_lost_cut_or_shown_to_others() {
 
 /// Plays one seed twice, and shows the whole trace if something is wrong.
 fn replay(seed: u64) {
-    let (outcome, again) = (run(seed, true), run(seed, true));
+    let (outcome, again) = (run(seed, true), Again::play(seed, true));
     let mut sums = Sums::default();
-    let (text, other) = (outcome.text.clone(), again.text);
-    sums.add(seed, outcome, Some(again.hash));
+    let (text, other) = (outcome.text.clone(), again.outcome.text.clone());
+    sums.add(seed, outcome, Some(again));
     report(&sums.to_string());
     let Some((_, what)) = sums.wrong.first() else { return };
     report(&text);

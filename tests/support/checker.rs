@@ -89,6 +89,8 @@ pub(crate) enum Kind {
     Misstated,
     /// Said to be the password's fault.
     FalselyDenied,
+    /// Said to be who it cannot be.
+    LetIn,
     /// A client that comes to no end although nothing is wrong any more.
     Stuck,
 }
@@ -287,6 +289,11 @@ impl History {
     /// A client with the right password was told that it is wrong.
     pub(crate) fn accused(&mut self, session: SessionId, reply: &str) {
         self.find(Kind::FalselyDenied, format!("{} was told: {reply}", self.sessions[session.0].user));
+    }
+
+    /// A client with a wrong password was not refused.
+    pub(crate) fn let_in(&mut self, session: SessionId) {
+        self.find(Kind::LetIn, format!("somebody who is not {}", self.sessions[session.0].user));
     }
 
     /// A client was told that a message has been removed by another.

@@ -126,7 +126,12 @@ impl Gate {
 
     /// One with several upstreams.
     pub(crate) fn to(routes: Routes<Way>) -> Self {
-        let gateway = Arc::new(Gateway::new(routes, settings(), None));
+        Self::set(routes, settings())
+    }
+
+    /// One with settings of its own.
+    pub(crate) fn set(routes: Routes<Way>, settings: gateway::Settings) -> Self {
+        let gateway = Arc::new(Gateway::new(routes, settings, None));
         Self { gateway, capacity: 1024, shutdown: CancellationToken::new() }
     }
 

@@ -10,7 +10,7 @@ use popgate::{
 use super::{
     actor::{self, Deed},
     chance::Chance,
-    client::{BEHAVIOURS, Temper},
+    client::{BEHAVIOURS, PROOFS, Temper},
     world::Shared,
 };
 use crate::support::{
@@ -111,7 +111,7 @@ impl Plan {
             ..Manner::default().without(without)
         };
         if chance.percent(30) {
-            manner.before = "IMAP4rev1 AUTH=PLAIN".into();
+            manner.before = "IMAP4rev1 AUTH=PLAIN AUTH=XOAUTH2".into();
         }
         let read_only = chance.percent(3);
         Self {
@@ -138,6 +138,8 @@ impl Plan {
             [Duration::from_millis(50), Duration::from_secs(2), Duration::from_secs(70), Duration::from_secs(650)];
         Temper {
             behaviour: chance.pick(&BEHAVIOURS),
+            proof: chance.pick(&PROOFS),
+            is_mistaken: chance.percent(5),
             patience: chance.percent(30).then(|| chance.below_one(&[5, 40, 400])),
             slow: chance.percent(20).then(|| (1 + chance.below(10), chance.pick(&long))),
         }

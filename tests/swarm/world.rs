@@ -10,6 +10,7 @@ use std::{
 };
 
 use popgate::{
+    gateway::{self, Routes},
     net::{Dial, Endpoint, Pending, Wire},
     upstream::imap::Deleted,
 };
@@ -22,13 +23,13 @@ use tokio::{
 use super::{
     actor::{self, DEEDS, Deed},
     chance::Chance,
-    client::{Behaviour, Client, Temper},
+    client::{self, Behaviour, Client, Temper},
     plan::{self, Plan},
     trace::Trace,
 };
 use crate::support::{
     checker::{Finding, History},
-    gate::Gate,
+    gate::{self, Gate, route},
     script::{Account, Mailbox, Message, Server},
 };
 
@@ -115,8 +116,10 @@ async fn simulate(seed: u64, kept: bool) -> Outcome {
         healed: Arc::clone(&healed),
         chance: Mutex::new(chance.fork()),
     };
-    let mut gate =
-        Gate::remembering(plan.options.memory, Arc::new(lines), &|to, maildrops| plan.options.apply(to, maildrops));
+    let route = route(plan.options.memory, Arc::new(lines), &|to, maildrops| plan.options.apply(to, maildrops));
+    // How long a refusal takes is left to chance, and not to a seed's.
+    let settings = gateway::Settings { failure_delay: Duration::ZERO, ..gate::settings() };
+    let mut gate = Gate::set(Routes::new(Some(route), None), settings);
     gate.capacity = plan.room.0;
     let gate = Arc::new(gate);
 
@@ -152,7 +155,8 @@ async fn simulate(seed: u64, kept: bool) -> Outcome {
     server.heal();
     *healed.lock().unwrap() = true;
     for user in &plan.users {
-        let temper = Temper { behaviour: Behaviour::Finish, patience: None, slow: None };
+        let temper = Plan::temper(&mut chance);
+        let temper = Temper { behaviour: Behaviour::Finish, patience: None, slow: None, ..temper };
         if !converse(&gate, &shared, &server, user, temper, chance.fork()).await {
             shared.history(|history| history.stuck(&format!("{user}, when nothing was wrong any more")));
         }
@@ -169,8 +173,8 @@ fn account(user: &str, plan: &Plan) -> Account {
     }
     Account {
         user: user.into(),
-        password: Some(b"secret".to_vec()),
-        token: None,
+        password: Some(client::password(user).into()),
+        token: Some(client::token(user)),
         mailboxes: vec![inbox, Mailbox::new("Trash", "\\HasNoChildren \\Trash")],
     }
 }

@@ -284,6 +284,11 @@ fn falsely_denied() {
 }
 
 #[test]
+fn let_in() {
+    assert_eq!(found(|history, tim| history.let_in(tim), &[1, 2, 3]), [Kind::LetIn]);
+}
+
+#[test]
 fn stuck() {
     assert_eq!(found(|history, _| history.stuck("tim's last session"), &[1, 2, 3]), [Kind::Stuck]);
     let (history, _) = history();
