@@ -43,7 +43,8 @@ use self::{
 };
 use crate::support::{
     faulty::{Fault, Place, Towards},
-    script::Order,
+    overheard::Overheard,
+    script::{Order, SECRETS},
 };
 
 /// A session as it goes when nothing happens.
@@ -127,7 +128,11 @@ fn judge(what: &str, (sessions, kinds): (usize, usize), all: usize, cases: &[Cas
                 let (seconds, failed) = (begun.elapsed().as_secs(), found.lock().unwrap().len());
                 println!("{what}: {done} of {} cuts, {seconds} s, {failed} failed", cases.len());
             }
-            let lies = catch_unwind(AssertUnwindSafe(|| case.lies())).unwrap_or_else(|_| vec!["a panic".into()]);
+            let lies = || match done.is_multiple_of(OVERHEARD) {
+                true => case.lies_and_secrets(),
+                false => case.lies(),
+            };
+            let lies = catch_unwind(AssertUnwindSafe(lies)).unwrap_or_else(|_| vec!["a panic".into()]);
             if !lies.is_empty() {
                 let again = format!("CUT='{case}' cargo test --test main cuts -- --nocapture");
                 found.lock().unwrap().push(format!("{lies:#?}\n  {again}"));
@@ -230,6 +235,14 @@ impl Case<'_> {
         self.to_string().strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(", "))
     }
 
+    /// The same, and what is in the log at TRACE and must not be (F-19).
+    fn lies_and_secrets(&self) -> Vec<String> {
+        let log = Overheard::begin(&SECRETS);
+        let mut lies = self.lies();
+        lies.extend(log.end().0.iter().map(|form| format!("logged: {form}")));
+        lies
+    }
+
     fn lies(&self) -> Vec<String> {
         let (order, recorded) = &self.recorded.played[self.order];
         let played = run(&self.recorded.recording, self.recorded.past, *order, Some(self.cut));
@@ -291,6 +304,9 @@ fn run(recording: &Recording, past: Past, order: Order, cut: Option<Cut>) -> Pla
 /// About so many cuts of each session are a share, with each past: of each kind one. TLS has fewer kinds than places.
 const SHARE: usize = 1;
 const TLS_SHARE: usize = 50;
+
+/// One in so many is logged at TRACE, and the log searched for secrets.
+const OVERHEARD: usize = 10;
 
 /// After so many it is said how far it is: about half a minute.
 const PROGRESS: usize = 200_000;
