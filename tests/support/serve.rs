@@ -14,13 +14,16 @@ use std::{
 };
 
 use super::{
+    dovecot,
+    overheard::forms_of,
     pop3::Pop3,
     process, row,
-    script::{Manner, Server},
+    script::{Manner, SECRETS, Server},
 };
 use tokio::net::TcpStream;
 
-/// One running `popgate serve`; it is killed when dropped, and asked to end by [`stop`](Self::stop).
+/// One running `popgate serve`; it is killed when dropped, and asked to end by [`stop`](Self::stop). Tests have it log
+/// everything, and no secret may be in that.
 pub(crate) struct Popgate {
     child: Child,
     log: Arc<Mutex<String>>,
@@ -53,6 +56,10 @@ impl Popgate {
         // The configuration is what stands here, whatever the environment of the tests says.
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("POPGATE_")) {
             command.env_remove(name);
+        }
+        if cfg!(test) {
+            // Whatever the test is about, the log is searched for secrets at its end. A file that says less has no say here.
+            command.env("POPGATE_LOG__LEVEL", "trace");
         }
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
 
@@ -147,10 +154,15 @@ impl Popgate {
     pub(crate) fn stop(mut self) -> String {
         let status = process::end(&mut self.child);
         assert_eq!(status.code(), Some(0), "popgate ended with {status} on SIGTERM");
+        self.read_to_the_end();
+        self.log()
+    }
+
+    /// It has ended.
+    fn read_to_the_end(&mut self) {
         for reader in self.readers.drain(..) {
             reader.join().unwrap();
         }
-        self.log()
     }
 
     fn status(&self, key: &str) -> u64 {
@@ -174,6 +186,12 @@ impl Drop for Popgate {
         }
         if thread::panicking() {
             row::say(&format!("popgate's log:\n{}", self.log()));
+            return;
+        }
+        self.read_to_the_end();
+        let log = self.log();
+        for secret in SECRETS.into_iter().chain([dovecot::PASSWORD]) {
+            assert_eq!(forms_of(secret, &log), Vec::<String>::new(), "F-19");
         }
     }
 }
