@@ -181,12 +181,12 @@ impl<L: Wire> Faulty<L> {
         }
     }
 
-    /// What is due on the way to the peer at this moment, whether popgate writes or not.
-    fn attend(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// What is due on the way to the peer at this moment, whether popgate writes or not; `next` is what it is about to write.
+    fn attend(&mut self, next: &[u8], cx: &mut Context<'_>) -> Poll<()> {
         if let Some(plan) = self.plan(Towards::Peer)
             && !self.has_struck()
             && plan.fault != Fault::Garbage
-            && self.ruler.find(plan.place, &[]) == Some(0)
+            && self.ruler.find(plan.place, next) == Some(0)
         {
             self.strike(plan, cx);
         }
@@ -213,7 +213,7 @@ impl<L: Wire> AsyncRead for Faulty<L> {
         let this = &mut *self;
         if this.plan(Towards::Peer).is_some() {
             // A pause on the other way is none here.
-            let _ = this.attend(cx);
+            let _ = this.attend(&[], cx);
         }
         loop {
             if let (Some(pause), true) = (&mut this.pause, this.plan.is_some_and(|p| p.towards == Towards::Popgate)) {
@@ -267,7 +267,7 @@ impl<L: Wire> AsyncWrite for Faulty<L> {
             this.tape.lock().unwrap().say(&buf[..written]);
             return Poll::Ready(Ok(written));
         };
-        ready!(this.attend(cx));
+        ready!(this.attend(buf, cx));
         let struck = this.has_struck();
         let swallows = struck && matches!(plan.fault, Fault::End | Fault::Stall);
         let written = if swallows {
@@ -294,21 +294,21 @@ impl<L: Wire> AsyncWrite for Faulty<L> {
         if !struck {
             this.ruler.pass(&buf[..written]);
             this.last = buf[..written].to_vec();
-            let _ = this.attend(cx);
+            let _ = this.attend(&[], cx);
         }
         Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.plan(Towards::Peer).is_some() {
-            let _ = self.attend(cx);
+            let _ = self.attend(&[], cx);
         }
         self.line()?.poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.plan(Towards::Peer).is_some() {
-            ready!(self.attend(cx));
+            ready!(self.attend(&[], cx));
         }
         match self.holds(Towards::Peer) {
             Some(Fault::Stall) => Poll::Ready(Ok(())),
@@ -355,7 +355,9 @@ impl Ruler {
             Place::Record(record, inside) => {
                 let mut ruler = self.clone();
                 for at in 0..=octets.len() {
-                    if (ruler.record, ruler.inside) == (record, inside) {
+                    // Where the first one begins is known by its first octet.
+                    let begins = || octets.get(at).is_some_and(|octet| CONTENT_TYPES.contains(octet));
+                    if (ruler.record, ruler.inside) == (record, inside) && (ruler.secured || begins()) {
                         return Some(at);
                     }
                     ruler.pass(octets.get(at..=at).unwrap_or_default());
@@ -537,6 +539,8 @@ mod tests {
         assert_eq!(ruler.find(Place::Record(3, 1), &octets), None);
         let behind_text = [b"* OK\r\n".as_slice(), &octets].concat();
         assert_eq!((clear(&behind_text), records(&behind_text)), (6, vec![7, 5, 6]));
+        assert_eq!(ruler.find(Place::Record(0, 0), &behind_text), Some(6));
+        assert_eq!(ruler.find(Place::Record(0, 0), &behind_text[..6]), None);
         assert_eq!(ruler.find(Place::Record(1, 0), &behind_text), Some(13));
     }
 }
