@@ -1,7 +1,8 @@
-//! Every session of `cuts/recordings.rs`, cut: on each line, in each direction, behind each octet, by each kind of fault; and
-//! a second session on good lines. Once with nothing from before and without reading ahead, once by a popgate that remembers
-//! the listing of a session before, and once on the line that this one has left. Only this shows that there is no octet of any
-//! dialogue at which a fault loses a message, shows half of one, or makes popgate say what is not so.
+//! Every session of `cuts/recordings.rs`, cut: on each line, in each direction, behind each octet, or within each record of
+//! TLS, by each kind of fault; and a second session on good lines. Once with nothing from before and without reading ahead,
+//! once by a popgate that remembers the listing of a session before, and once on the line that this one has left. Only this
+//! shows that there is no octet of any dialogue at which a fault loses a message, shows half of one, or makes popgate say what
+//! is not so.
 //!
 //! `cargo test` does a share of it that leaves out no fault in any direction of any line of any session, whatever came before
 //! and in whatever order the server answers. All of it, and one alone:
@@ -15,6 +16,7 @@
 
 #![allow(clippy::print_stdout, reason = "what was run is a test's result, too")]
 
+mod clear;
 mod judge;
 mod owed;
 mod recordings;
@@ -85,8 +87,8 @@ fn cut_at_every_octet() {
     cut("cut at every octet", recordings(), SHARE);
 }
 
-/// Both lines are TLS, or the one to the server becomes so. Every record is cut: at its ends, in its header and within; and
-/// behind every octet what is said in the clear before. Nothing that is changed in a record may pass for something that was said.
+/// Both lines are TLS, or one of them becomes so. Every record is cut: at its ends, in its header and within; and behind every
+/// octet what is said in the clear. Nothing that is changed in a record may pass for something that was said.
 #[test]
 fn cut_at_every_tls_record() {
     cut("cut at every TLS record", over_tls(), TLS_SHARE);
@@ -197,7 +199,7 @@ fn not_as_meant(recording: &Recording, past: Past, played: &Played) -> Vec<Strin
         wrong.push("the server was to deviate and did not".into());
     }
     // Below TLS nothing can be read.
-    if recording.tls != Tls::Nowhere || recording.needs_new_line {
+    if matches!(recording.tls, Tls::Everywhere | Tls::Upstream) || recording.needs_new_line {
         return wrong;
     }
     let said: Vec<u8> = played.upstream.iter().flat_map(|tape| tape.said.clone()).collect();

@@ -11,6 +11,7 @@ use std::{collections::BTreeSet, time::Duration};
 use memchr::memmem;
 
 use super::{
+    clear::leaks,
     owed::owed,
     recordings::Recording,
     session::{Cut, Leg, Played, has_body},
@@ -129,6 +130,7 @@ pub(super) fn lies(recording: &Recording, cut: Cut, recorded: &Played, played: &
     }
     lies.extend(against_the_recording(cut, recorded, played, &exchanges));
     lies.extend(owed(recording, cut, recorded, played, &exchanges));
+    lies.extend(leaks(recording, cut, recorded, played));
     let mut judge =
         Judge { recording, cut, recorded, played, deleted: BTreeSet::new(), retrieved: BTreeSet::new(), lies };
     let mut logged_in = false;

@@ -1,5 +1,5 @@
 //! The sessions that are cut: what the client says, what the server is like and what it holds. A line of a script is sent
-//! at once; ` | ` parts the commands in it.
+//! at once; ` | ` parts the commands in it. Behind STLS everything is said within TLS, if it comes to that.
 
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ pub(super) enum Tls {
     Everywhere,
     /// The one to the server, once it is asked for.
     Upstream,
+    /// The client's, once it asks for it.
+    Client,
 }
 
 /// One session.
@@ -146,6 +148,11 @@ pub(super) fn over_tls() -> Vec<Recording> {
         Recording { tls: Tls::Upstream, ..Recording::new("STARTTLS", script) }
             .manner(offering)
             .before("IMAP4rev1 STARTTLS AUTH=PLAIN"),
+        Recording {
+            tls: Tls::Client,
+            look: "STLS\nUSER tim\nPASS sec ret\nUIDL\nQUIT",
+            ..Recording::new("STLS", "CAPA\nSTLS\nUSER tim\nPASS sec ret\nUIDL\nRETR 1\nRETR 2 | DELE 1 | DELE 3\nQUIT")
+        },
     ]
 }
 

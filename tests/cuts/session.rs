@@ -10,6 +10,7 @@ use std::{
 };
 
 use popgate::{
+    gateway::Routes,
     net::{Accept, Dial, Endpoint, Pending, Wire, tls::Acceptor},
     upstream::imap::Security,
 };
@@ -22,7 +23,7 @@ use tokio::{
 use super::recordings::{Recording, Tls};
 use crate::support::{
     faulty::{Faulty, Plan, Tape},
-    gate::{Gate, Memory},
+    gate::{self, Gate, Memory},
     script::{Line, Manner, Message, Order, Server},
     tls,
 };
@@ -70,6 +71,8 @@ impl Past {
 pub(super) struct Played {
     pub(super) past: Past,
     pub(super) client: Tape,
+    /// What of it was heard and said before TLS; all of it if there is none.
+    pub(super) client_clear: Tape,
     /// The same line below TLS; the same as `client` if there is none.
     pub(super) client_wire: Tape,
     /// In the order in which they were made.
@@ -91,20 +94,23 @@ pub(super) async fn play(recording: &Recording, past: Past, order: Order, cut: O
     let memory = if past == Past::Nothing { Memory::Nothing } else { Memory::Everything };
     let server = Server::new(Manner { order, ..recording.manner.clone() }, vec![recording.account.clone()]);
     let way = Arc::new(Way::new(server.clone(), cut, recording.tls == Tls::Everywhere));
-    let mut gate = Gate::remembering(memory, way.clone(), &|upstream, maildrops| {
+    let handshakes = Arc::<Handshakes>::default();
+    let route = gate::route(memory, way.clone(), &|upstream, maildrops| {
         // Everything that saves work, or nothing of it.
         upstream.read_ahead = memory == Memory::Everything;
         (recording.change)(upstream, maildrops);
         upstream.security = match recording.tls {
-            Tls::Nowhere => Security::Plain,
+            Tls::Nowhere | Tls::Client => Security::Plain,
             Tls::Everywhere => Security::Implicit,
             Tls::Upstream => Security::StartTls,
         };
     });
+    let stls = (recording.tls == Tls::Client).then(|| handshakes.clone() as Arc<dyn Accept>);
+    let mut gate = Gate::set(Routes::new(Some(route), None), gate::settings(), stls);
     gate.capacity = ROOM;
     if past != Past::Nothing {
         server.heal();
-        converse(&gate, recording, recording.look, None).await;
+        converse(&gate, &handshakes, recording, recording.look, None).await;
         server.relapse();
     }
     if past == Past::Listing {
@@ -113,7 +119,7 @@ pub(super) async fn play(recording: &Recording, past: Past, order: Order, cut: O
     }
     way.begin(past);
     let begun = Instant::now();
-    let (client, client_wire) = converse(&gate, recording, recording.script, cut).await;
+    let [client, client_clear, client_wire] = converse(&gate, &handshakes, recording, recording.script, cut).await;
     let lasted = begun.elapsed();
     // What was sent to the server before the end may still be carried out.
     sleep(Duration::from_secs(1)).await;
@@ -126,62 +132,112 @@ pub(super) async fn play(recording: &Recording, past: Past, order: Order, cut: O
     // Whatever keeps clients away from a server that was gone must have let go by then.
     sleep(Duration::from_secs(60)).await;
     let second = super::second::session(&gate, &server, recording, &client).await;
-    Played { past, client, client_wire, upstream, inbox, trash, struck, second, lasted }
+    Played { past, client, client_clear, client_wire, upstream, inbox, trash, struck, second, lasted }
 }
 
-/// The client's side of a session; its line, and the same below TLS.
-async fn converse(gate: &Gate, recording: &Recording, script: &str, cut: Option<Cut>) -> (Tape, Tape) {
+/// The client's side of a session; its line, what of it was in the clear, and all of it below TLS.
+async fn converse(
+    gate: &Gate,
+    handshakes: &Handshakes,
+    recording: &Recording,
+    script: &str,
+    cut: Option<Cut>,
+) -> [Tape; 3] {
     let (near, far) = tokio::io::duplex(ROOM);
     let plan = cut.filter(|cut| cut.leg == Leg::Client).map(|cut| cut.plan);
     let (near, wire) = Faulty::new(near, plan);
+    handshakes.begin(wire);
     if recording.tls != Tls::Everywhere {
-        talk(script, far, tokio::spawn(gate.over(Box::new(near)))).await;
-        let tape = wire.lock().unwrap().clone();
-        return (tape.clone(), tape);
+        let session = gate.over(Box::new(near), recording.tls != Tls::Client);
+        talk(script, Box::new(far), tokio::spawn(session)).await;
+        return handshakes.tapes();
     }
-    let (handshake, far) = tokio::join!(
-        timeout(HANDSHAKE, acceptor().accept(Box::new(near))),
+    let (near, far) = tokio::join!(
+        timeout(HANDSHAKE, handshakes.accept(Box::new(near))),
         timeout(HANDSHAKE, tls::connect(Box::new(far)))
     );
-    let mut tape = Tape::default();
-    if let (Ok(Ok(near)), Ok(Ok(far))) = (handshake, far) {
-        let (near, plain) = Faulty::new(near, None);
-        talk(script, far, tokio::spawn(gate.over(Box::new(near)))).await;
-        tape = plain.lock().unwrap().clone();
+    if let (Ok(Ok(near)), Ok(Ok(far))) = (near, far) {
+        talk(script, far, tokio::spawn(gate.over(near, true))).await;
     }
-    let wire = wire.lock().unwrap().clone();
-    (tape, wire)
+    handshakes.tapes()
 }
 
-fn acceptor() -> &'static Acceptor {
-    static ACCEPTOR: OnceLock<Acceptor> = OnceLock::new();
-    ACCEPTOR.get_or_init(|| Acceptor::load(&tls::identity().certificate, &tls::identity().key).unwrap())
+/// Begins TLS with the client, and parts what is said before from what is said within.
+#[derive(Default)]
+struct Handshakes(Mutex<Layers>);
+
+#[derive(Default)]
+struct Layers {
+    wire: Arc<Mutex<Tape>>,
+    /// What was on the wire when TLS began; `None` if it has not.
+    clear: Option<Tape>,
+    within: Arc<Mutex<Tape>>,
+}
+
+impl Handshakes {
+    /// The next session is on this line.
+    fn begin(&self, wire: Arc<Mutex<Tape>>) {
+        *self.0.lock().unwrap() = Layers { wire, ..Layers::default() };
+    }
+
+    /// What was said in the clear and within TLS, the first of it, and the line below.
+    fn tapes(&self) -> [Tape; 3] {
+        let Layers { wire, clear, within } = &*self.0.lock().unwrap();
+        let (wire, within) = (wire.lock().unwrap().clone(), within.lock().unwrap());
+        let clear = clear.clone().unwrap_or_else(|| wire.clone());
+        let heard = [&clear.heard[..], &within.heard].concat();
+        let said = [&clear.said[..], &within.said].concat();
+        [Tape { heard, said, ..wire.clone() }, clear, wire]
+    }
+}
+
+impl Accept for Handshakes {
+    fn accept(&self, line: Box<dyn Wire>) -> Pending<'_, io::Result<Box<dyn Wire>>> {
+        static ACCEPTOR: OnceLock<Acceptor> = OnceLock::new();
+        let identity = tls::identity();
+        let acceptor = ACCEPTOR.get_or_init(|| Acceptor::load(&identity.certificate, &identity.key).unwrap());
+        {
+            let layers = &mut *self.0.lock().unwrap();
+            layers.clear = Some(layers.wire.lock().unwrap().clone());
+        }
+        Box::pin(async move {
+            let (line, within) = Faulty::new(acceptor.accept(line).await?, None);
+            self.0.lock().unwrap().within = within;
+            Ok(Box::new(line) as Box<dyn Wire>)
+        })
+    }
 }
 
 /// The client says what it has to say, hangs up, and waits for popgate to be done.
-async fn talk(script: &str, line: impl Line, session: JoinHandle<()>) {
-    let mut line = BufReader::new(line);
-    let _ = say_all(&mut line, script).await;
-    drop(line);
+async fn talk(script: &str, line: Box<dyn Line>, session: JoinHandle<()>) {
+    let _ = say_all(line, script).await;
     timeout(LONGEST, session).await.expect("the session goes on for ever").expect("the session panicked");
 }
 
-/// Says what the script says, reading every reply to its end. `None`: popgate has hung up, or says nothing any more.
-async fn say_all(line: &mut BufReader<impl Line>, script: &str) -> Option<()> {
-    hear(line).await?;
+/// Says what the script says, reading every reply to its end. `None`: popgate has hung up, or says nothing any more, or does
+/// not begin TLS.
+async fn say_all(line: Box<dyn Line>, script: &str) -> Option<()> {
+    let mut line = BufReader::new(line);
+    hear(&mut line).await?;
     for step in script.split('\n') {
         let said = step.replace(" | ", "\r\n") + "\r\n";
         // That nobody takes it is found out by reading.
         let _ = timeout(PATIENCE, line.write_all(said.as_bytes())).await;
         for command in step.split(" | ") {
-            let reply = hear(line).await?;
-            if reply.starts_with(b"+OK") && has_body(command) {
-                while hear(line).await? != b".\r\n" {}
+            let reply = hear(&mut line).await?;
+            let is_ok = reply.starts_with(b"+OK");
+            if is_ok && has_body(command) {
+                while hear(&mut line).await? != b".\r\n" {}
+            }
+            if command == "STLS" {
+                // Whatever stands behind the reply in the clear is not TLS, and the handshake fails.
+                let clear = is_ok.then_some(line)?;
+                line = BufReader::new(timeout(HANDSHAKE, tls::connect(Box::new(clear))).await.ok()?.ok()?);
             }
         }
     }
     // To the end, as a client that waits for the line to be closed.
-    while hear(line).await.is_some() {}
+    while hear(&mut line).await.is_some() {}
     Some(())
 }
 

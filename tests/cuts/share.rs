@@ -73,9 +73,10 @@ impl<'a> Kind<'a> {
 
 /// Every kind of cut of a session.
 pub(super) fn kinds(recorded: &Recorded) -> Vec<Kind<'_>> {
-    let is_sealed = recorded.recording.tls != Tls::Nowhere;
-    // What is said below TLS is never the same, so that the order in which a server answers makes no difference there.
-    let orders = recorded.played.iter().take(if is_sealed { 1 } else { usize::MAX });
+    // What is said below TLS is never the same, so that the order in which a server answers makes no difference there; and
+    // beside TLS with the client it makes none that is not seen without.
+    let has_tls = recorded.recording.tls != Tls::Nowhere;
+    let orders = recorded.played.iter().take(if has_tls { 1 } else { usize::MAX });
     let mut kinds = Vec::new();
     for (order, (_, played)) in orders.enumerate() {
         let upstream = played.upstream.iter().enumerate().map(|(number, tape)| (Leg::Upstream(number), tape));

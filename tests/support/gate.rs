@@ -4,7 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use popgate::{
     gateway::{self, Gateway, Lock, Maildrops, Peer, Route, Routes, Seen, serve},
-    net::{Dial, Endpoint, Pending, Wire},
+    net::{Accept, Dial, Endpoint, Pending, Wire},
     upstream::{
         cache::{Cached, Listings},
         imap::{self, Deleted, Imap, Security},
@@ -126,12 +126,12 @@ impl Gate {
 
     /// One with several upstreams.
     pub(crate) fn to(routes: Routes<Way>) -> Self {
-        Self::set(routes, settings())
+        Self::set(routes, settings(), None)
     }
 
-    /// One with settings of its own.
-    pub(crate) fn set(routes: Routes<Way>, settings: gateway::Settings) -> Self {
-        let gateway = Arc::new(Gateway::new(routes, settings, None));
+    /// One with settings of its own, which offers STLS if it can.
+    pub(crate) fn set(routes: Routes<Way>, settings: gateway::Settings, stls: Option<Arc<dyn Accept>>) -> Self {
+        let gateway = Arc::new(Gateway::new(routes, settings, stls));
         Self { gateway, capacity: 1024, shutdown: CancellationToken::new() }
     }
 
@@ -144,13 +144,13 @@ impl Gate {
     /// The same; the session is run by whoever wants to.
     pub(crate) fn line(&self) -> (BufReader<DuplexStream>, impl Future<Output = ()> + Send + use<>) {
         let (ours, theirs) = tokio::io::duplex(self.capacity);
-        (BufReader::new(theirs), self.over(Box::new(ours)))
+        (BufReader::new(theirs), self.over(Box::new(ours), true))
     }
 
-    /// A session with a client at the other end of this line.
-    pub(crate) fn over(&self, wire: Box<dyn Wire>) -> impl Future<Output = ()> + Send + use<> {
+    /// A session with a client at the other end of this line, which counts as encrypted or not.
+    pub(crate) fn over(&self, wire: Box<dyn Wire>, encrypted: bool) -> impl Future<Output = ()> + Send + use<> {
         let address = "192.0.2.7:50000".parse().unwrap();
-        let peer = Peer { address, client: address, encrypted: true, permit: None };
+        let peer = Peer { address, client: address, encrypted, permit: None };
         serve(Arc::clone(&self.gateway), wire, peer, self.shutdown.clone())
     }
 }

@@ -119,7 +119,7 @@ async fn simulate(seed: u64, kept: bool) -> Outcome {
     let route = route(plan.options.memory, Arc::new(lines), &|to, maildrops| plan.options.apply(to, maildrops));
     // How long a refusal takes is left to chance, and not to a seed's.
     let settings = gateway::Settings { failure_delay: Duration::ZERO, ..gate::settings() };
-    let mut gate = Gate::set(Routes::new(Some(route), None), settings);
+    let mut gate = Gate::set(Routes::new(Some(route), None), settings, None);
     gate.capacity = plan.room.0;
     let gate = Arc::new(gate);
 
