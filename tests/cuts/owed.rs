@@ -49,7 +49,7 @@ pub(super) fn owed(
             Need::Nothing => false,
             Need::LogIn => passing && (cut.for_good || !is_kept),
             Need::Message if exchange.is_torn() => {
-                is_lost_again(recording, cut) || lacks_proof(recording, cut, played, line, exchange)
+                is_lost_again(recording, cut) || lacks_proof(recording, cut, [recorded, played], line, exchange)
             }
             Need::Message => passing && is_lost_again(recording, cut),
             Need::Update => passing && (is_lost_again(recording, cut) || is_silent(cut.plan.fault)),
@@ -111,14 +111,18 @@ fn is_silent(fault: Fault) -> bool {
 }
 
 /// All of the message has come on this line, but not that it is all of it.
-fn lacks_proof(recording: &Recording, cut: Cut, played: &Played, line: usize, exchange: &Exchange) -> bool {
+fn lacks_proof(recording: &Recording, cut: Cut, both: [&Played; 2], line: usize, exchange: &Exchange) -> bool {
     let index = exchange.number("RETR").or_else(|| exchange.number("TOP"));
     let Some((octets, _)) = index.and_then(|index| recording.contents.get(index)) else { return false };
-    let Some(heard) = played.upstream.get(line).map(|tape| &tape.heard) else { return false };
+    let [Some(all), Some(heard)] = both.map(|played| Some(&played.upstream.get(line)?.heard)) else { return false };
+    // Only a streamed message has records as large as this, beside the handshake. Behind the fault there may be anything.
+    let large = |lengths: &[usize]| lengths.iter().filter(|length| **length >= 1_000).count();
     match cut.plan.place {
         Place::Octet(_) => memmem::find(heard, octets).is_some(),
-        // Only a streamed message has records as large as this.
-        Place::Record(record, _) => records(heard).iter().skip(record).all(|length| *length < 1_000),
+        Place::Record(record, _) => {
+            let came = records(heard);
+            large(&came[..record.min(came.len())]) == large(&records(all))
+        }
     }
 }
 
