@@ -1,4 +1,5 @@
-//! One certificate for `localhost`, made when it is first wanted, and both ends of TLS with it.
+//! One certificate for `localhost`, made when it is first wanted, and both ends of TLS with it. One handshake is like another,
+//! record for record.
 
 use std::{
     fs, io,
@@ -7,9 +8,12 @@ use std::{
 };
 
 use popgate::net::tls::Connector;
+use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
-    pki_types::{PrivateKeyDer, ServerName},
+    client::Resumption,
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
+    server::StoresServerSessions,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -30,24 +34,53 @@ pub(crate) struct Identity {
 pub(crate) fn identity() -> &'static Identity {
     static IDENTITY: OnceLock<Identity> = OnceLock::new();
     IDENTITY.get_or_init(|| {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_string()]).unwrap();
+        // Its signatures are all of one length.
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let made = CertificateParams::new(["localhost".to_string()]).unwrap().self_signed(&key).unwrap();
         let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("identity-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
-        let (certificate, key) = (directory.join("certificate.pem"), directory.join("key.pem"));
-        fs::write(&certificate, made.cert.pem()).unwrap();
-        fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-        let chain = vec![made.cert.der().clone()];
+        let files = ["certificate.pem", "key.pem"].map(|name| directory.join(name));
+        fs::write(&files[0], made.pem()).unwrap();
+        fs::write(&files[1], key.serialize_pem()).unwrap();
+        let chain = vec![made.der().clone()];
         let mut roots = RootCertStore::empty();
         roots.add(chain[0].clone()).unwrap();
-        let private = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let mut client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        client.resumption = Resumption::disabled();
+        let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let mut server = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, private).unwrap();
+        server.session_storage = Arc::new(Forgetful);
+        let [certificate, key] = files;
         Identity {
             connector: Connector::new(Some(&certificate)).unwrap(),
             certificate,
             key,
-            client: Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()),
-            server: Arc::new(ServerConfig::builder().with_no_client_auth().with_single_cert(chain, private).unwrap()),
+            client: Arc::new(client),
+            server: Arc::new(server),
         }
     })
+}
+
+/// Gives tickets for sessions, and takes none.
+#[derive(Debug)]
+struct Forgetful;
+
+impl StoresServerSessions for Forgetful {
+    fn put(&self, _: Vec<u8>, _: Vec<u8>) -> bool {
+        true
+    }
+
+    fn get(&self, _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn take(&self, _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn can_cache(&self) -> bool {
+        true
+    }
 }
 
 /// The client's side of a handshake.
