@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use memchr::memmem;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::conn::Tag;
@@ -137,8 +138,8 @@ impl Stash {
         self.proved.get(&piece.uid).is_some_and(|item| item.holds(piece))
     }
 
-    /// A body came; `None` if it is of no use. It is kept if it was asked for and is no larger than the memory that was reserved
-    /// for it. `false`: one had come before.
+    /// A body came; `None` if it is of no use. It is kept if it was asked for, is no larger than the memory that was reserved
+    /// for it, and can be nothing but one message. `false`: one had come before.
     #[must_use]
     pub(super) fn arrived(&mut self, uid: Uid, arrived: Option<Arrived>) -> bool {
         let mut items = self.open.iter_mut().flat_map(|group| &mut group.items);
@@ -148,6 +149,8 @@ impl Stash {
         }
         item.arrived = arrived.filter(|arrived| arrived.octets.len() as u64 <= item.reserved);
         self.given_up |= item.arrived.is_none();
+        // Asked for alone, a message has no other behind it that could be within it.
+        item.arrived.take_if(|arrived| holds_a_response(&arrived.octets));
         true
     }
 
@@ -208,6 +211,16 @@ impl Item {
     }
 }
 
+/// Whether this reads like a body, the end of its response and another response to a FETCH. A literal that is announced as too
+/// long can reach to the end of the next one, and then there is nothing amiss behind it.
+fn holds_a_response(octets: &[u8]) -> bool {
+    memmem::find_iter(octets, END).any(|end| {
+        let behind = &octets[end + END.len()..];
+        let digits = behind.iter().take_while(|octet| octet.is_ascii_digit()).count();
+        digits > 0 && behind[digits..].get(..FETCH.len()).is_some_and(|word| word.eq_ignore_ascii_case(FETCH))
+    })
+}
+
 /// The command for pieces that differ in their UIDs alone.
 pub(super) fn command(pieces: &[Piece]) -> String {
     let uids: Vec<_> = pieces.iter().map(|piece| piece.uid.to_string()).collect();
@@ -217,6 +230,12 @@ pub(super) fn command(pieces: &[Piece]) -> String {
     };
     format!("UID FETCH {} (BODY.PEEK[]{part})", uids.join(","))
 }
+
+/// What ends a response and begins the next, up to the number of its message.
+const END: &[u8] = b")\r\n* ";
+
+/// What follows that number.
+const FETCH: &[u8] = b" FETCH (";
 
 /// The budget is counted in these.
 const UNIT: usize = 1024;
@@ -288,6 +307,26 @@ mod tests {
         assert_eq!(stash.take(piece(9, Some(WINDOW))), None, "refused");
         assert!(stash.is_empty());
         assert_eq!((stash.reserved, budget.left.available_permits()), (0, 1024));
+    }
+
+    #[test]
+    fn a_body_with_another_response_in_it_is_asked_for_alone() {
+        for (octets, is_kept) in [
+            ("a)\r\n* 7 FETCH (UID 9 BODY[] {1}\r\nb", false),
+            ("a UID 7)\r\n* 12 EXISTS)\r\n* 12 Fetch (", false),
+            ("a)\r\n* 7 FETCH", true),
+            ("a)\r\n* FETCH (UID 9", true),
+            ("a (b)\r\n* c\r\n", true),
+            ("* 7 FETCH (UID 9 BODY[] {1}\r\nb", true),
+        ] {
+            let (budget, mut stash, uid) = (Budget::new(1 << 20), Stash::default(), Uid::new(7).unwrap());
+            asking(&mut stash, "A", &[piece(7, None)], &budget);
+            assert!(stash.arrived(uid, Some(arrived(octets.as_bytes()))));
+            assert!(stash.answered(&RequestId("A".to_owned()), true));
+            assert_eq!(stash.take(piece(7, None)).is_some(), is_kept, "{octets:?}");
+            assert!(stash.reserve(piece(9, None), 100, Claim::Asked, &budget).is_some(), "others are fetched ahead");
+            assert_eq!(stash.reserved, 100 + SLACK);
+        }
     }
 
     #[test]
