@@ -241,7 +241,11 @@ impl Case<'_> {
     fn lies_and_secrets(&self) -> Vec<String> {
         let log = Overheard::begin(&SECRETS);
         let mut lies = self.lies();
-        lies.extend(log.end().0.iter().map(|form| format!("logged: {form}")));
+        let (secrets, logged) = log.end();
+        lies.extend(secrets.iter().map(|form| format!("logged: {form}")));
+        if logged == 0 {
+            lies.push("nothing was logged".into());
+        }
         lies
     }
 
@@ -307,8 +311,8 @@ fn run(recording: &Recording, past: Past, order: Order, cut: Option<Cut>) -> Pla
 const SHARE: usize = 1;
 const TLS_SHARE: usize = 50;
 
-/// One in so many is logged at TRACE, and the log searched for secrets.
-const OVERHEARD: usize = 10;
+/// One in so many is logged at TRACE, and the log searched for secrets. In no step with the kinds of cuts, which come in tens.
+const OVERHEARD: usize = 11;
 
 /// After so many it is said how far it is: about half a minute.
 const PROGRESS: usize = 200_000;

@@ -9,7 +9,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE},
+};
 use popgate::{
     net::{Dial, Endpoint, Pending, Wire},
     telemetry::{self, Format, Settings},
@@ -91,7 +94,10 @@ fn a_secret_would_be_found_in_every_form() {
             STANDARD.encode(format!("\0tim\0{secret}")),
             STANDARD.encode(format!("user=tim\u{1}auth=Bearer {secret}\u{1}\u{1}")),
             STANDARD.encode(format!("x{secret}")),
-            percent(secret),
+            percent(secret, |octet| format!("%{octet:02X}")),
+            percent(secret, |octet| format!("%{octet:02x}")),
+            format!("{:x?}", secret.as_bytes()),
+            URL_SAFE.encode(format!("xy{secret}")),
             secret.as_bytes().escape_ascii().to_string(),
             serde_json::to_string(secret).unwrap(),
             serde_json::to_string(&secret[secret.len() - 12..]).unwrap(),

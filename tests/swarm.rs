@@ -50,9 +50,8 @@ struct Sums {
 /// What a world was like the second time.
 struct Again {
     outcome: Outcome,
-    /// What is in the log and must not be, and how long the log is.
-    secrets: BTreeSet<String>,
-    logged: usize,
+    /// What is in the log and must not be, and how long the log is; if there is one.
+    log: Option<(BTreeSet<String>, usize)>,
 }
 
 impl Again {
@@ -60,8 +59,7 @@ impl Again {
     fn play(seed: u64, kept: bool) -> Self {
         let log = seed.is_multiple_of(10).then(|| Overheard::begin(&SECRETS));
         let outcome = run(seed, kept);
-        let (secrets, logged) = log.map(Overheard::end).unwrap_or_default();
-        Self { outcome, secrets, logged }
+        Self { outcome, log: log.map(Overheard::end) }
     }
 }
 
@@ -71,11 +69,14 @@ impl Sums {
         let mut wrong: Vec<String> = outcome.findings.iter().map(ToString::to_string).collect();
         if let Some(again) = again {
             self.twice += 1;
-            self.overheard += u64::from(again.logged > 0);
             if again.outcome.hash != outcome.hash {
                 wrong.push("played differently the second time".into());
             }
-            wrong.extend(again.secrets.iter().map(|form| format!("logged: {form}")));
+            if let Some((secrets, logged)) = again.log {
+                self.overheard += 1;
+                wrong.extend(secrets.iter().map(|form| format!("logged: {form}")));
+                wrong.extend((logged == 0).then(|| "nothing was logged".to_owned()));
+            }
         }
         if !wrong.is_empty() {
             self.wrong.push((seed, wrong));

@@ -89,7 +89,7 @@ pub(crate) enum Kind {
     Misstated,
     /// Said to be the password's fault.
     FalselyDenied,
-    /// Said to be who it cannot be.
+    /// A wrong password was taken for the right one.
     LetIn,
     /// A client that comes to no end although nothing is wrong any more.
     Stuck,

@@ -1,14 +1,16 @@
-//! What popgate logs while something is tried with it, searched for secrets: none may be in it, in no form in which one could
-//! read it (F-19).
+//! What popgate logs while something is tried with it, searched for secrets: none may be in it, in no form that a log is known
+//! to show (F-19).
 
 use std::{
     collections::BTreeSet,
-    fmt::Write as _,
     io,
     sync::{Arc, Mutex},
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE},
+};
 use memchr::memmem;
 use popgate::telemetry::{self, Format, Settings};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -89,41 +91,38 @@ pub(crate) fn forms_of(secret: &str, text: &str) -> Vec<String> {
     forms(secret).into_iter().filter(|form| text.contains(form.as_str())).collect()
 }
 
-/// How a secret may look: as it is, escaped, percent-encoded, as numbers, in hexadecimal and in base64.
+/// How a secret may look: as it is, escaped, percent-encoded, as a list of numbers, in hexadecimal and in base64.
 fn forms(secret: &str) -> Vec<String> {
-    let hexadecimal = |octets: &[u8]| {
-        octets.iter().fold(String::new(), |mut hex, octet| {
-            let _ = write!(hex, "{octet:02x}");
-            hex
-        })
-    };
+    let each = |shown: fn(u8) -> String| secret.bytes().map(shown).collect::<Vec<_>>();
+    let hexadecimal = each(|octet| format!("{octet:02x}"));
     let mut forms = vec![
         secret.to_string(),
         secret.escape_default().to_string(),
         secret.as_bytes().escape_ascii().to_string(),
         serde_json::to_string(secret).unwrap().trim_matches('"').to_owned(),
-        percent(secret),
-        secret.bytes().map(|octet| octet.to_string()).collect::<Vec<_>>().join(", "),
-        hexadecimal(secret.as_bytes()),
-        hexadecimal(secret.as_bytes()).to_uppercase(),
+        percent(secret, |octet| format!("%{octet:02X}")),
+        percent(secret, |octet| format!("%{octet:02x}")),
+        each(|octet| octet.to_string()).join(", "),
+        each(|octet| format!("{octet:x}")).join(", "),
+        hexadecimal.concat(),
+        hexadecimal.concat().to_uppercase(),
     ];
     // Base64, wherever in a group of three it begins: without the octets that depend on its neighbours.
-    forms.extend((0..3).map(|shift| {
-        let encoded = STANDARD.encode(format!("{}{secret}", "_".repeat(shift)));
-        encoded[4..(shift + secret.len()) / 3 * 4].to_string()
-    }));
+    for (shift, own) in [(0, 0), (1, 4), (2, 4)] {
+        let shifted = "_".repeat(shift) + secret;
+        let end = shifted.len() / 3 * 4;
+        forms.extend([STANDARD.encode(&shifted)[own..end].to_owned(), URL_SAFE.encode(&shifted)[own..end].to_owned()]);
+    }
     forms
 }
 
-/// With everything that has a meaning in a URL as `%` and two digits.
-pub(crate) fn percent(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut out, octet| {
-        let _ = match octet {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => write!(out, "{}", char::from(octet)),
-            _ => write!(out, "%{octet:02X}"),
-        };
-        out
-    })
+/// With everything that may have a meaning in a URL shown in another way.
+pub(crate) fn percent(text: &str, shown: fn(u8) -> String) -> String {
+    let show = |octet: u8| match octet {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(octet).to_string(),
+        _ => shown(octet),
+    };
+    text.bytes().map(show).collect()
 }
 
 /// So many octets are searched at a time.
