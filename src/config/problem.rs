@@ -77,8 +77,9 @@ impl fmt::Display for Problem {
     }
 }
 
-/// With control characters escaped: a key may be any text, and none of it is for a terminal to obey.
+/// With everything escaped that would not be seen: a key may be any text, and none of it is for a terminal to obey.
 fn in_a_line(text: &str) -> String {
-    let escaped = |letter: char| if letter.is_control() { letter.escape_default().to_string() } else { letter.into() };
-    text.chars().map(escaped).collect()
+    let is_plain = |letter: char| matches!(letter, '"' | '\'' | '\\') || letter.escape_debug().count() == 1;
+    let shown = |letter: char| if is_plain(letter) { letter.into() } else { letter.escape_default().to_string() };
+    text.chars().map(shown).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use super::Layer;
+use super::{Layer, has_empty_name};
 use crate::config::{Problem, keys};
 
 /// What a variable of the environment is meant for.
@@ -35,6 +35,12 @@ pub(super) fn variables(
                 key: key.to_owned(),
                 found: "found one underscore between section and key".to_owned(),
                 instead: format!("needed: POPGATE_{}", key.replace('.', "__").to_ascii_uppercase()),
+            }),
+            (Meant::Key(key), _) if has_empty_name(&key) => Err(Problem {
+                source: Some(source),
+                found: "there is no such key".to_owned(),
+                instead: format!("nearest: {}", keys::nearest(&key)),
+                key,
             }),
             (Meant::Key(key), Ok(value)) => Ok(Layer::one(source, &key, &value)),
             (Meant::Key(key), Err(_)) => Err(Problem::value(Some(source), &key, "octets that are not UTF-8")),

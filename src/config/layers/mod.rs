@@ -65,6 +65,10 @@ impl Layers {
 
     /// The values, with the built-in defaults where no layer says anything.
     pub(super) fn raw(&self) -> Result<Raw, Error> {
+        let misshapen = self.lists_for_tables();
+        if !misshapen.is_empty() {
+            return Err(Error(misshapen));
+        }
         self.figment.extract().map_err(|error| Error(error.into_iter().map(|error| self.problem(&error)).collect()))
     }
 
@@ -90,6 +94,27 @@ impl Layers {
         self.figment.get_metadata(find(&self.merged, key)?.tag())
     }
 
+    /// Where a list stands for a table. serde would take its items for the table's values, in the order in which we
+    /// happen to name the keys.
+    fn lists_for_tables(&self) -> Vec<Problem> {
+        let mut sections: Vec<&str> = keys::KEYS.iter().filter_map(|(key, ..)| Some(key.split_once('.')?.0)).collect();
+        sections.dedup();
+        let items = |list: &str| self.merged(list).and_then(Value::as_array).map_or(0, <[Value]>::len);
+        let tables = sections.into_iter().flat_map(|name| match name {
+            "listen" => (0..items(name)).map(|item| format!("{name}.{item}")).collect(),
+            "route" => {
+                let tables = |item| ["", ".upstream", ".maildrop"].map(|table| format!("{name}.{item}{table}"));
+                (0..items(name)).flat_map(tables).collect()
+            }
+            _ => vec![name.to_owned()],
+        });
+        let wrong = |table: String| match self.merged(&table)? {
+            list @ Value::Array(..) => Some(Problem::value(self.source(&table), &without_numbers(&table), show(list))),
+            _ => None,
+        };
+        tables.filter_map(wrong).collect()
+    }
+
     /// What figment has to say, in our form.
     fn problem(&self, error: &figment::Error) -> Problem {
         // Not one text with points between: whoever writes `"a.b" = 1` has written a single name.
@@ -99,9 +124,9 @@ impl Layers {
         }
         let names = self.names(&path);
         let key = written(&names);
-        let value = walk(&self.merged, path.iter().copied());
+        let value = follow(&self.merged, path.iter().copied());
         // A missing key stands nowhere; the table that lacks it does.
-        let table = path.split_last().and_then(|(_, table)| walk(&self.merged, table.iter().copied()));
+        let table = path.split_last().and_then(|(_, table)| follow(&self.merged, table.iter().copied()));
         let layer = [value, table].into_iter().flatten().find_map(|value| self.figment.get_metadata(value.tag()));
         let source = layer.map(|layer| layer.name.to_string());
         match &error.kind {
@@ -123,11 +148,11 @@ impl Layers {
 
     /// What keys are called by: a path without the numbers of items.
     fn names<'a>(&self, path: &[&'a str]) -> Vec<&'a str> {
-        let is_number = |depth: usize| {
-            let within = walk(&self.merged, path[..depth].iter().copied());
-            matches!(within, Some(Value::Array(..)))
+        let is_item = |depth: usize| {
+            let list = follow(&self.merged, path[..depth].iter().copied());
+            matches!(list, Some(Value::Array(..)))
         };
-        path.iter().enumerate().filter(|(depth, _)| !is_number(*depth)).map(|(_, name)| *name).collect()
+        path.iter().enumerate().filter(|(depth, _)| !is_item(*depth)).map(|(_, name)| *name).collect()
     }
 }
 
@@ -174,7 +199,9 @@ fn options(command_line: &CommandLine) -> impl Iterator<Item = Result<Layer, Pro
     let upstream = upstream.iter().map(|url| Layer::one("--upstream".to_owned(), "upstream.url", url));
     let ca = upstream_ca.iter().map(|file| Layer::one("--upstream-ca".to_owned(), "upstream.ca", file));
     let set = set.iter().map(|text| match text.split_once('=') {
-        Some((key, value)) if key.contains('.') => Ok(Layer::one("--set".to_owned(), key, value)),
+        Some((key, value)) if key.contains('.') && !has_empty_name(key) => {
+            Ok(Layer::one("--set".to_owned(), key, value))
+        }
         _ => Err(Problem {
             source: None,
             key: "--set".to_owned(),
@@ -213,16 +240,21 @@ impl Layer {
 
 /// The value of a key, or a whole table; items of lists by their numbers.
 pub(super) fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
-    walk(value, key.split('.').filter(|part| !part.is_empty()))
+    follow(value, key.split('.').filter(|part| !part.is_empty()))
 }
 
 /// The same for a path whose names may have points in them.
-fn walk<'a, 'b>(value: &'a Value, mut path: impl Iterator<Item = &'b str>) -> Option<&'a Value> {
+fn follow<'a, 'b>(value: &'a Value, mut path: impl Iterator<Item = &'b str>) -> Option<&'a Value> {
     path.try_fold(value, |value, part| match value {
         Value::Dict(_, dict) => dict.get(part),
         Value::Array(_, items) => items.get(part.parse::<usize>().ok()?),
         _ => None,
     })
+}
+
+/// Such a key is none: figment would read `upstream..url` as `upstream.url`, and `.url` as nothing.
+fn has_empty_name(key: &str) -> bool {
+    key.split('.').any(str::is_empty)
 }
 
 /// `listen.url` for `listen.0.url`.
@@ -249,9 +281,15 @@ fn show(value: &Value) -> String {
         Value::Num(_, number) => show_number(*number),
         Value::Empty(..) => "nothing".to_owned(),
         Value::Array(_, items) => format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(", ")),
-        Value::Dict(..) => "a table".to_owned(),
+        Value::Dict(_, table) => match table.get(DATE) {
+            Some(Value::String(_, date)) => date.clone(),
+            _ => "a table".to_owned(),
+        },
     }
 }
+
+/// What the crate `toml` makes of a date or a time: a table with this key.
+const DATE: &str = "$__toml_private_datetime";
 
 /// A number's digits.
 pub(super) fn show_number(number: Num) -> String {
