@@ -49,7 +49,7 @@ pub(super) fn owed(
             Need::Nothing => false,
             Need::LogIn => passing && (cut.for_good || !is_kept),
             Need::Message if exchange.is_torn() => {
-                is_lost_again(recording, cut) || lacks_proof(recording, cut, [recorded, played], line, exchange)
+                is_lost_again(recording, cut) || lacks_proof(recording, cut, played, line, exchange)
             }
             Need::Message => passing && is_lost_again(recording, cut),
             Need::Update => passing && (is_lost_again(recording, cut) || is_silent(cut.plan.fault)),
@@ -111,17 +111,19 @@ fn is_silent(fault: Fault) -> bool {
 }
 
 /// All of the message has come on this line, but not that it is all of it.
-fn lacks_proof(recording: &Recording, cut: Cut, both: [&Played; 2], line: usize, exchange: &Exchange) -> bool {
+fn lacks_proof(recording: &Recording, cut: Cut, played: &Played, line: usize, exchange: &Exchange) -> bool {
     let index = exchange.number("RETR").or_else(|| exchange.number("TOP"));
     let Some((octets, _)) = index.and_then(|index| recording.contents.get(index)) else { return false };
-    let [Some(all), Some(heard)] = both.map(|played| Some(&played.upstream.get(line)?.heard)) else { return false };
-    // Only a streamed message has records as large as this, beside the handshake. Behind the fault there may be anything.
-    let large = |lengths: &[usize]| lengths.iter().filter(|length| **length >= 1_000).count();
+    let Some(heard) = played.upstream.get(line).map(|tape| &tape.heard) else { return false };
     match cut.plan.place {
         Place::Octet(_) => memmem::find(heard, octets).is_some(),
+        // A streamed message has records of its own, and behind the first one, a part of the handshake, no other is as
+        // large. Were the message's last one not, or were there more in it, nothing would be excused. Behind the fault
+        // there may be anything.
         Place::Record(record, _) => {
-            let came = records(heard);
-            large(&came[..record.min(came.len())]) == large(&records(all))
+            let before = records(heard).into_iter().take(record).skip(1);
+            let came: usize = before.filter(|length| *length >= 1_000).map(|length| length - SEAL).sum();
+            came == octets.len()
         }
     }
 }
@@ -130,3 +132,7 @@ fn lacks_proof(recording: &Recording, cut: Cut, both: [&Played; 2], line: usize,
 fn is_thrown_out(exchange: &Exchange) -> bool {
     exchange.reply.as_ref().is_some_and(|reply| reply.contains("too many bad commands"))
 }
+
+/// What a TLS record is longer by than what is said in it: the header, the type of its content and the proof that nobody
+/// has changed it (RFC 8446 §5.2).
+const SEAL: usize = 5 + 1 + 16;
