@@ -1,12 +1,13 @@
-//! What must hold of a client's line that becomes TLS, besides what must of every session: whoever is on the way can hear and
-//! change what is said in the clear, and comes no further.
-
-use memchr::memmem;
+//! What must hold of a client's line that becomes TLS, besides what must of every session: whoever is on the way can hear
+//! and change what is said in the clear, and comes no further. The client is careless and says its password in the clear
+//! if it is refused TLS. popgate does not take it.
 
 use super::{
+    judge::exchanges,
     recordings::{Recording, Tls},
     session::{Cut, Leg, Played},
 };
+use crate::support::faulty::Tape;
 
 /// What was in the clear and must not be, and what came of it within TLS.
 pub(super) fn leaks(recording: &Recording, cut: Cut, recorded: &Played, played: &Played) -> Vec<String> {
@@ -15,15 +16,23 @@ pub(super) fn leaks(recording: &Recording, cut: Cut, recorded: &Played, played: 
     }
     let mut leaks = Vec::new();
     let (clear, wire) = (&played.client_clear, &played.client_wire);
-    let tells = |octets: &[u8]| PASSWORD.iter().any(|part| memmem::find(octets, part).is_some());
-    if tells(&wire.heard) || tells(&wire.said) {
-        leaks.push("the password is in the clear".into());
-    }
     let behind = &wire.said[clear.said.len()..];
     if !is_tls(behind) {
         leaks.push(format!("said in the clear when TLS had begun: {}", behind.escape_ascii()));
     }
+    if recording.tls == Tls::Client {
+        let (_, exchanges, _) = exchanges(clear);
+        if exchanges.iter().any(|exchange| exchange.command.starts_with("PASS ") && exchange.is_ok()) {
+            leaks.push("the password is taken in the clear".into());
+        }
+    }
     if within(played).is_empty() {
+        // A line that was kept may be left meanwhile.
+        let is_silent =
+            |tape: &Tape| tape.said.split_inclusive(|octet| *octet == b'\n').all(|line| line.ends_with(b" LOGOUT\r\n"));
+        if recording.tls == Tls::Client && !played.upstream.iter().all(is_silent) {
+            leaks.push("without TLS with the client something is said to the server".into());
+        }
         return leaks;
     }
     let mut lines = clear.heard.split_inclusive(|octet| *octet == b'\n');
@@ -57,7 +66,3 @@ fn is_tls(mut octets: &[u8]) -> bool {
     }
     true
 }
-
-/// `PASS sec ret` in two parts, of which one is there still if an octet was changed. Each is long enough not to come up in what
-/// is encrypted.
-const PASSWORD: [&[u8]; 2] = [b"PASS s", b"ec ret"];

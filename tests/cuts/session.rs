@@ -119,7 +119,7 @@ pub(super) async fn play(recording: &Recording, past: Past, order: Order, cut: O
     }
     way.begin(past);
     let begun = Instant::now();
-    let [client, client_clear, client_wire] = converse(&gate, &handshakes, recording, recording.script, cut).await;
+    let client = converse(&gate, &handshakes, recording, recording.script, cut).await;
     let lasted = begun.elapsed();
     // What was sent to the server before the end may still be carried out.
     sleep(Duration::from_secs(1)).await;
@@ -131,18 +131,29 @@ pub(super) async fn play(recording: &Recording, past: Past, order: Order, cut: O
     way.heal();
     // Whatever keeps clients away from a server that was gone must have let go by then.
     sleep(Duration::from_secs(60)).await;
-    let second = super::second::session(&gate, &server, recording, &client).await;
+    let second = super::second::session(&gate, &server, recording, &client.all).await;
+    let ClientTapes { all: client, clear: client_clear, wire: client_wire } = client;
     Played { past, client, client_clear, client_wire, upstream, inbox, trash, struck, second, lasted }
 }
 
-/// The client's side of a session; its line, what of it was in the clear, and all of it below TLS.
+/// What went over the line of a client.
+struct ClientTapes {
+    /// In the clear, and then within TLS.
+    all: Tape,
+    /// Before TLS; the same if there is none.
+    clear: Tape,
+    /// Below TLS; the same if there is none.
+    wire: Tape,
+}
+
+/// The client's side of a session.
 async fn converse(
     gate: &Gate,
     handshakes: &Handshakes,
     recording: &Recording,
     script: &str,
     cut: Option<Cut>,
-) -> [Tape; 3] {
+) -> ClientTapes {
     let (near, far) = tokio::io::duplex(ROOM);
     let plan = cut.filter(|cut| cut.leg == Leg::Client).map(|cut| cut.plan);
     let (near, wire) = Faulty::new(near, plan);
@@ -180,14 +191,13 @@ impl Handshakes {
         *self.0.lock().unwrap() = Layers { wire, ..Layers::default() };
     }
 
-    /// What was said in the clear and within TLS, the first of it, and the line below.
-    fn tapes(&self) -> [Tape; 3] {
+    fn tapes(&self) -> ClientTapes {
         let Layers { wire, clear, within } = &*self.0.lock().unwrap();
         let (wire, within) = (wire.lock().unwrap().clone(), within.lock().unwrap());
         let clear = clear.clone().unwrap_or_else(|| wire.clone());
         let heard = [&clear.heard[..], &within.heard].concat();
         let said = [&clear.said[..], &within.said].concat();
-        [Tape { heard, said, ..wire.clone() }, clear, wire]
+        ClientTapes { all: Tape { heard, said, ..wire.clone() }, clear, wire }
     }
 }
 
@@ -214,8 +224,8 @@ async fn talk(script: &str, line: Box<dyn Line>, session: JoinHandle<()>) {
     timeout(LONGEST, session).await.expect("the session goes on for ever").expect("the session panicked");
 }
 
-/// Says what the script says, reading every reply to its end. `None`: popgate has hung up, or says nothing any more, or does
-/// not begin TLS.
+/// Says what the script says, reading every reply to its end. If TLS is refused or fails, it goes on in the clear, which
+/// a careful client would not. `None`: popgate has hung up, or says nothing any more.
 async fn say_all(line: Box<dyn Line>, script: &str) -> Option<()> {
     let mut line = BufReader::new(line);
     hear(&mut line).await?;
@@ -229,10 +239,10 @@ async fn say_all(line: Box<dyn Line>, script: &str) -> Option<()> {
             if is_ok && has_body(command) {
                 while hear(&mut line).await? != b".\r\n" {}
             }
-            if command == "STLS" {
+            if command == "STLS" && is_ok {
                 // Whatever stands behind the reply in the clear is not TLS, and the handshake fails.
-                let clear = is_ok.then_some(line)?;
-                line = BufReader::new(timeout(HANDSHAKE, tls::connect(Box::new(clear))).await.ok()?.ok()?);
+                let begun = timeout(HANDSHAKE, tls::try_connect(Box::new(line))).await.ok()?;
+                line = BufReader::new(begun.unwrap_or_else(|(_, clear)| clear));
             }
         }
     }

@@ -1,5 +1,5 @@
-//! One certificate for `localhost`, made when it is first wanted, and both ends of TLS with it. One handshake is like another,
-//! record for record.
+//! One certificate for `localhost`, made when it is first wanted, and both ends of TLS with it. One handshake is like
+//! another, record for record.
 
 use std::{
     fs, io,
@@ -85,8 +85,14 @@ impl StoresServerSessions for Forgetful {
 
 /// The client's side of a handshake.
 pub(crate) async fn connect(line: Box<dyn Line>) -> io::Result<Box<dyn Line>> {
+    try_connect(line).await.map_err(|(error, _)| error)
+}
+
+/// The same; gives the line back if TLS does not begin.
+pub(crate) async fn try_connect(line: Box<dyn Line>) -> Result<Box<dyn Line>, (io::Error, Box<dyn Line>)> {
     let name = ServerName::try_from("localhost").unwrap();
-    Ok(Box::new(TlsConnector::from(Arc::clone(&identity().client)).connect(name, line).await?))
+    let connect = TlsConnector::from(Arc::clone(&identity().client)).connect(name, line);
+    Ok(Box::new(connect.into_fallible().await?))
 }
 
 /// The server's side of a handshake.
