@@ -71,7 +71,7 @@ const PASTS: [Past; 3] = [Past::Nothing, Past::Listing, Past::Line];
 const ORDERS: [Order; 4] = [Order::Each, Order::Fours, Order::End, Order::Reversed];
 
 /// The faults, and whether the server is gone after them.
-const FAULTS: [(Fault, bool); 8] = [
+const FAULTS: [(Fault, bool); 9] = [
     (Fault::End, false),
     (Fault::End, true),
     (Fault::Reset, false),
@@ -80,6 +80,7 @@ const FAULTS: [(Fault, bool); 8] = [
     (Fault::Pause(Duration::from_secs(70)), false),
     (Fault::Garbage, false),
     (Fault::Twice, false),
+    (Fault::Doubled, false),
 ];
 
 #[test]

@@ -367,7 +367,9 @@ impl Judge<'_> {
                         body.octets == shown(&changed)
                     })
                 }
-                Fault::Twice => self.as_tolerated(index).iter().any(|content| body.octets == shown(content)),
+                Fault::Twice | Fault::Doubled => {
+                    self.as_tolerated(index).iter().any(|content| body.octets == shown(content))
+                }
                 _ => false,
             },
             // What came in before anybody could know that it is wrong has been passed on; but no dot.

@@ -1,5 +1,7 @@
 //! Which cuts there are, and a share of them in which no kind of cut is left out.
 
+use std::collections::BTreeSet;
+
 use super::{
     Case, FAULTS, Recorded,
     recordings::Tls,
@@ -56,18 +58,22 @@ impl<'a> Kind<'a> {
         (0..self.count()).map(|number| self.case(number))
     }
 
-    /// So many of them, at least one: drawn one from each of as many stretches, the first and the last of all among them if
-    /// there is more than one. The same every time.
+    /// So many of them, at least one: drawn one from each of as many stretches, the first and the last of all among them
+    /// if there is more than one. The same every time. Where the clear ends and TLS begins is always among them.
     fn draw(&self, number: usize, seed: u64) -> impl Iterator<Item = Case<'a>> {
         let (count, number) = (self.count(), self.count().min(number));
-        (0..number).map(move |stretch| {
+        let stretches = (0..number).map(|stretch| {
             let (from, to) = (count * stretch / number, count * (stretch + 1) / number);
-            self.case(match stretch {
+            match stretch {
                 0 if number > 1 => 0,
                 _ if number > 1 && stretch + 1 == number => count - 1,
                 _ => from + mixed(seed + stretch as u64) as usize % (to - from),
-            })
-        })
+            }
+        });
+        let Places { clear, records } = &self.places;
+        let turn = (*clear > 0 && !records.is_empty()).then_some(*clear);
+        let drawn: BTreeSet<usize> = stretches.chain(turn).collect();
+        drawn.into_iter().map(|number| self.case(number))
     }
 }
 
@@ -84,7 +90,8 @@ pub(super) fn kinds(recorded: &Recorded) -> Vec<Kind<'_>> {
             for towards in [Towards::Popgate, Towards::Peer] {
                 let places = places(tape, towards);
                 for (fault, for_good) in FAULTS {
-                    if !(for_good && leg == Leg::Client) {
+                    let is_none = for_good && leg == Leg::Client || fault == Fault::Doubled && towards == Towards::Peer;
+                    if !is_none {
                         let places = places.clone();
                         kinds.push(Kind { recorded, order, leg, towards, fault, for_good, places });
                     }

@@ -57,12 +57,14 @@ pub(crate) enum Fault {
     Garbage,
     /// The chunk that came last comes once more.
     Twice,
+    /// The same, and both are read as one. Only popgate reads.
+    Doubled,
 }
 
 impl Fault {
     /// Whether octets arrive that were not sent.
     pub(crate) const fn alters(self) -> bool {
-        matches!(self, Self::Garbage | Self::Twice)
+        matches!(self, Self::Garbage | Self::Twice | Self::Doubled)
     }
 }
 
@@ -177,7 +179,7 @@ impl<L: Wire> Faulty<L> {
                 let behind = std::mem::replace(&mut self.ahead, std::mem::take(&mut self.last));
                 self.ahead.extend(behind);
             }
-            (Fault::End | Fault::Stall | Fault::Garbage, _) => {}
+            (Fault::End | Fault::Stall | Fault::Garbage | Fault::Doubled, _) => {}
         }
     }
 
@@ -227,12 +229,18 @@ impl<L: Wire> AsyncRead for Faulty<L> {
             }
             let due = this.plan(Towards::Popgate).filter(|_| !this.has_struck());
             let find = due.and_then(|plan| this.ruler.find(plan.place, &this.ahead));
-            if let (Some(plan), Some(0)) = (due, find)
+            if let (Some(plan), Some(at)) = (due, find)
+                && (at == 0 || plan.fault == Fault::Doubled)
                 && (plan.fault != Fault::Garbage || !this.ahead.is_empty())
             {
                 this.strike(plan, cx);
-                if plan.fault == Fault::Garbage {
-                    this.ahead[0] = garbled(this.ahead[0]);
+                match plan.fault {
+                    Fault::Garbage => this.ahead[0] = garbled(this.ahead[0]),
+                    Fault::Doubled => {
+                        let again = [&this.last, &this.ahead[..at]].concat();
+                        this.ahead.splice(at..at, again);
+                    }
+                    _ => {}
                 }
                 continue;
             }
@@ -476,6 +484,19 @@ mod tests {
                 let arrived = arrives(towards, place, fault).await;
                 assert_eq!(arrived, (came.into(), end), "{towards:?} {place:?} {fault:?}");
             }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_doubled_is_read_as_one() {
+        for (octet, came) in [(0, "abc"), (2, "ababc"), (3, "abcabc"), (4, "abc")] {
+            let (near, mut far) = tokio::io::duplex(64);
+            let plan = Plan { towards: Towards::Popgate, place: Place::Octet(octet), fault: Fault::Doubled };
+            let (mut faulty, _) = Faulty::new(near, Some(plan));
+            far.write_all(b"abc").await.unwrap();
+            let mut room = [0; 64];
+            let read = faulty.read(&mut room).await.unwrap();
+            assert_eq!(&room[..read], came.as_bytes(), "{octet}");
         }
     }
 
