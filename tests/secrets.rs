@@ -22,7 +22,7 @@ use tracing_subscriber::{fmt, layer::SubscriberExt, util::SubscriberInitExt};
 use crate::support::{
     gate::Gate,
     http,
-    overheard::{forms_of, percent},
+    overheard::{forms_of, hear_all_threads, percent},
     script::{Account, Content, Manner, Server, What},
     serve::{Popgate, on_a_port},
 };
@@ -53,6 +53,7 @@ impl Sink {
 
 #[tokio::test(start_paused = true)]
 async fn no_level_and_no_form_shows_a_secret() {
+    hear_all_threads();
     for format in [Format::Text, Format::Json] {
         for level in ["trace", "trace,async_imap=trace,imap_proto=trace,popgate=trace"] {
             let sink = Sink::default();
@@ -70,6 +71,7 @@ async fn no_level_and_no_form_shows_a_secret() {
 /// Even without popgate's filter: what async-imap prints has gone through the tap. This also shows that it does print.
 #[tokio::test(start_paused = true)]
 async fn async_imap_never_sees_a_secret() {
+    hear_all_threads();
     let sink = Sink::default();
     let writer = sink.clone();
     let layer = fmt::layer().with_writer(move || writer.clone()).with_ansi(false);

@@ -1,10 +1,10 @@
-//! What popgate logs while something is tried with it, searched for secrets: none may be in it, in no form that a log is known
-//! to show (F-19).
+//! What popgate logs while something is tried with it, searched for secrets: none may be in it, in no form that a log is
+//! known to show (F-19).
 
 use std::{
     collections::BTreeSet,
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
 };
 
 use base64::{
@@ -13,12 +13,13 @@ use base64::{
 };
 use memchr::memmem;
 use popgate::telemetry::{self, Format, Settings};
+use tracing::{Dispatch, subscriber::DefaultGuard};
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// Everything that is logged on this thread, at TRACE, until it ends.
 pub(crate) struct Overheard {
     log: Log,
-    _guard: tracing::subscriber::DefaultGuard,
+    _guard: DefaultGuard,
 }
 
 #[derive(Clone)]
@@ -41,6 +42,7 @@ impl Overheard {
             Log(Arc::new(Mutex::new(Searched { forms, octets: 0, text: Vec::new(), found: BTreeSet::default() })));
         let (settings, writer) =
             (Settings { format: Format::Text, level: telemetry::level("trace").unwrap() }, log.clone());
+        hear_all_threads();
         let guard = telemetry::subscriber(&settings, move || writer.clone(), false).set_default();
         Self { log, _guard: guard }
     }
@@ -86,6 +88,14 @@ impl Searched {
     }
 }
 
+/// To be called before a subscriber is to hear everything on its thread. Whether a line of code is of interest is asked
+/// when the first thread comes to it, and then never again; as long as there is only one subscriber, only that thread's is
+/// asked, and those of other tests have none. One more that is nobody's has all of them asked.
+pub(crate) fn hear_all_threads() {
+    static NOBODYS: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(tracing_subscriber::registry()));
+    LazyLock::force(&NOBODYS);
+}
+
 /// The forms in which this is in a text.
 pub(crate) fn forms_of(secret: &str, text: &str) -> Vec<String> {
     forms(secret).into_iter().filter(|form| text.contains(form.as_str())).collect()
@@ -127,6 +137,16 @@ pub(crate) fn percent(text: &str, shown: fn(u8) -> String) -> String {
 
 /// So many octets are searched at a time.
 const AT_ONCE: usize = 1 << 18;
+
+#[test]
+fn what_another_thread_has_come_to_first_is_heard_here() {
+    let log = Overheard::begin(&["Kanarienvogel"]);
+    let say = || tracing::info!("Kanarienvogel");
+    std::thread::spawn(say).join().unwrap();
+    assert_eq!(log.log.0.lock().unwrap().octets, 0, "nobody listens there");
+    say();
+    assert_eq!(log.end().0, ["Kanarienvogel".to_owned()].into());
+}
 
 #[test]
 fn a_secret_is_found_across_what_is_searched_at_once() {
