@@ -1,5 +1,5 @@
-//! What popgate logs while something is tried with it, searched for secrets: none may be in it, in no form that a log is
-//! known to show (F-19).
+//! What popgate logs while something is tried with it, searched for secrets: none may be in it, in no form that a log
+//! is known to show (F-19).
 
 use std::{
     collections::BTreeSet,
@@ -89,8 +89,8 @@ impl Searched {
 }
 
 /// To be called before a subscriber is to hear everything on its thread. Whether a line of code is of interest is asked
-/// when the first thread comes to it, and then never again; as long as there is only one subscriber, only that thread's is
-/// asked, and those of other tests have none. One more that is nobody's has all of them asked.
+/// when the first thread comes to it, and then never again; as long as there is only one subscriber, only that thread's
+/// is asked, and those of other tests have none. One more that is nobody's has all of them asked.
 pub(crate) fn hear_all_threads() {
     static NOBODYS: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(tracing_subscriber::registry()));
     LazyLock::force(&NOBODYS);
