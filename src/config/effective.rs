@@ -11,7 +11,7 @@ use figment::{
 use serde_json::Value as Json;
 
 use super::{
-    keys::KEYS,
+    keys::{self, KEYS},
     layers::{Layers, find, show_number},
     problem::masked,
 };
@@ -54,10 +54,8 @@ impl fmt::Display for Source {
 /// All keys, in the order of the manual.
 pub(super) fn settings(layers: &Layers) -> Vec<Setting> {
     let effective = Effective { layers, manual: Value::from(Toml::from_str::<Dict>(MANUAL).unwrap_or_default()) };
-    let mut sections: Vec<&str> = KEYS.iter().filter_map(|(key, ..)| Some(key.split_once('.')?.0)).collect();
-    sections.dedup();
     let mut settings = Vec::new();
-    for name in sections {
+    for name in keys::sections() {
         match name {
             "listen" => {
                 for index in 0..effective.tables(name) {

@@ -48,10 +48,16 @@ pub(super) fn nearest(key: &str) -> String {
         let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
         edits(name, key).min(edits(&last(name), &last(key)) + 2)
     };
-    let sections = KEYS.iter().filter_map(|(name, ..)| name.split_once('.')).map(|(section, _)| section);
-    let names = sections.filter(|_| !key.contains('.')).chain(KEYS.iter().map(|(name, ..)| *name));
+    let names = sections().into_iter().filter(|_| !key.contains('.')).chain(KEYS.iter().map(|(name, ..)| *name));
     let nearest = names.filter(known).min_by_key(|name| distance(name)).unwrap_or_default();
     format!("{within}{}", nearest.strip_prefix(within).unwrap_or(nearest))
+}
+
+/// The sections, in the order of the manual.
+pub(super) fn sections() -> Vec<&'static str> {
+    let mut sections: Vec<_> = KEYS.iter().filter_map(|(key, ..)| Some(key.split_once('.')?.0)).collect();
+    sections.dedup();
+    sections
 }
 
 /// The keys of a section, as (section, name).

@@ -22,6 +22,16 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// There is no such key.
+    pub(super) fn unknown(source: Option<String>, key: &str) -> Self {
+        Self {
+            source,
+            key: key.to_owned(),
+            found: "there is no such key".to_owned(),
+            instead: format!("nearest: {}", keys::nearest(key)),
+        }
+    }
+
     /// A key's value is not one of those that it can have.
     pub(super) fn value(source: Option<String>, key: &str, found: impl fmt::Display) -> Self {
         Self {

@@ -36,12 +36,7 @@ pub(super) fn variables(
                 found: "found one underscore between section and key".to_owned(),
                 instead: format!("needed: POPGATE_{}", key.replace('.', "__").to_ascii_uppercase()),
             }),
-            (Meant::Key(key), _) if has_empty_name(&key) => Err(Problem {
-                source: Some(source),
-                found: "there is no such key".to_owned(),
-                instead: format!("nearest: {}", keys::nearest(&key)),
-                key,
-            }),
+            (Meant::Key(key), _) if has_empty_name(&key) => Err(Problem::unknown(Some(source), &key)),
             (Meant::Key(key), Ok(value)) => Ok(Layer::one(source, &key, &value)),
             (Meant::Key(key), Err(_)) => Err(Problem::value(Some(source), &key, "octets that are not UTF-8")),
         }

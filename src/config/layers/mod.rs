@@ -97,10 +97,8 @@ impl Layers {
     /// Where a list stands for a table. serde would take its items for the table's values, in the order in which we
     /// happen to name the keys.
     fn lists_for_tables(&self) -> Vec<Problem> {
-        let mut sections: Vec<&str> = keys::KEYS.iter().filter_map(|(key, ..)| Some(key.split_once('.')?.0)).collect();
-        sections.dedup();
         let items = |list: &str| self.merged(list).and_then(Value::as_array).map_or(0, <[Value]>::len);
-        let tables = sections.into_iter().flat_map(|name| match name {
+        let tables = keys::sections().into_iter().flat_map(|name| match name {
             "listen" => (0..items(name)).map(|item| format!("{name}.{item}")).collect(),
             "route" => {
                 let tables = |item| ["", ".upstream", ".maildrop"].map(|table| format!("{name}.{item}{table}"));
@@ -130,12 +128,7 @@ impl Layers {
         let layer = [value, table].into_iter().flatten().find_map(|value| self.figment.get_metadata(value.tag()));
         let source = layer.map(|layer| layer.name.to_string());
         match &error.kind {
-            Trouble::UnknownField(..) => Problem {
-                source,
-                found: "there is no such key".to_owned(),
-                instead: format!("nearest: {}", keys::nearest(&names.join("."))),
-                key,
-            },
+            Trouble::UnknownField(..) => Problem { key, ..Problem::unknown(source, &names.join(".")) },
             Trouble::MissingField(_) => Problem {
                 source,
                 found: "not set".to_owned(),
