@@ -1,6 +1,5 @@
-//! F33: the program is killed with SIGKILL at every command that it sends once it is logged in, and started again on what it
-//! has left on disk.
-//! Only this shows that a start needs no repair.
+//! F33: the program is killed with SIGKILL at every command that it sends once it is logged in, and started again on what
+//! it has left on disk. Only this shows that a start needs no repair.
 
 use std::{
     io::{Read as _, Write as _},

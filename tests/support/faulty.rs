@@ -25,7 +25,7 @@ pub(crate) struct Plan {
 }
 
 /// Seen from popgate.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Towards {
     /// What popgate reads.
     Popgate,
@@ -43,7 +43,7 @@ pub(crate) enum Place {
 }
 
 /// What goes wrong.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Fault {
     /// This direction ends in good order; the other one goes on.
     End,
